@@ -1,0 +1,1 @@
+"""The race: interchangeable parts on the same data, under the same budget."""

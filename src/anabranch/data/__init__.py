@@ -1,0 +1,1 @@
+"""Tasks on real data, generators, and the user's own files."""
