@@ -25,7 +25,7 @@ State = Any
 
 
 class Streaming(nn.Module):
-    """Base of every part that can stream: a subclass gives ``initial_state``, ``step`` and, if it has better, ``chunk``."""
+    """Base of every part that can stream: a subclass gives ``initial_state`` and ``step``, or even ``chunk``."""
 
     latency: int = 0
 
