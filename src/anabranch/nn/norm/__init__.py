@@ -1,1 +1,5 @@
-"""Norm."""
+"""Norms: what brings activations, or whole windows of a series, to a common level and scale."""
+
+from anabranch.nn.norm.window import WindowNorm, WindowStatistics
+
+__all__ = ["WindowNorm", "WindowStatistics"]
