@@ -91,7 +91,7 @@ def test_a_seed_that_fails_leaves_the_old_record(toy, tmp_path, monkeypatch):
 
 def test_evidence_of_another_version_is_named(toy, tmp_path):
     (tmp_path / "toy.json").write_text('{"format": 99}')
-    with pytest.raises(InputError, match="expected evidence of format 1 in toy.json; got 99"):
+    with pytest.raises(InputError, match=r"expected evidence of format 1 in toy\.json; got 99"):
         _evidence.recorded("toy")
     (tmp_path / "toy.json").write_text("{")
     with pytest.raises(InputError, match="not JSON"):

@@ -2,7 +2,9 @@ import pytest
 import torch
 
 from anabranch import testing
+from anabranch.errors import InputError
 from anabranch.models.recurrent import RecurrentNet
+from anabranch.nn.norm import GroupNorm, IdentityNorm
 from anabranch.nn.recurrent import LSTMCell
 
 
@@ -25,7 +27,7 @@ def test_missing_tokens_are_passed_over_wherever_they_stand():
 
 
 def test_norm_can_be_left_out_and_cells_found_by_name():
-    net = RecurrentNet(3, 1, cell="elman", norm=torch.nn.Identity, residual=False)
+    net = RecurrentNet(3, 1, cell="elman", norm=IdentityNorm, residual=False)
     x = torch.randn(2, 4, 3)
     torch.testing.assert_close(net(x), net.cells[0](x)[0], rtol=0, atol=0)
 
@@ -35,6 +37,11 @@ def test_dropout_acts_in_training_only():
     assert not torch.equal(net(x), net(x))
     net.eval()
     assert torch.equal(net(x), net(x))
+
+
+def test_a_norm_over_all_tokens_is_refused():
+    with pytest.raises(InputError, match="GroupNorm looks at all tokens"):
+        RecurrentNet(3, 1, norm=GroupNorm)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -196,7 +196,9 @@ def uncommitted(slug: str) -> list[str]:
     if root is None or _git("rev-parse", "--is-inside-work-tree") is None:
         return []
     names = [str(path.relative_to(root)) for path in sources(slug).values() if path.is_relative_to(root)]
-    listing = _git("status", "--porcelain", "--", *names) or ""
+    listing = _git("status", "--porcelain", "--", *names) if names else None
+    if listing is None:
+        return []
     return [line[3:] for line in listing.splitlines()]
 
 

@@ -6,26 +6,32 @@ from typing import Any
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from anabranch.errors import InputError
+from anabranch.models.network import Trunk
+from anabranch.nn.block.base import tokenwise
 from anabranch.nn.mixing.base import Grid
 from anabranch.nn.recurrent.base import Recurrence
 from anabranch.nn.recurrent.mixing import read
-from anabranch.nn.streaming import State, Streaming
+from anabranch.nn.streaming import State
 from anabranch.slots import fill
 
 
-class RecurrentNet(Streaming):
+class RecurrentNet(Trunk):
     """Trunk of recurrent layers: tokens ``(batch, time, dim)`` to tokens ``(batch, time, dim)``, causal.
 
-    A layer is ``x + dropout(cell(norm(x)))``, and a last norm follows the stack; without residual connections a layer
-    is ``dropout(cell(norm(x)))`` and the last norm falls away.
+    A layer is ``x + dropout(cell(norm(x)))``, or ``dropout(cell(norm(x)))`` without residual connections. There is no
+    norm after the last layer: heads begin with one.
 
     Arguments:
         dim: channels of a token.
         depth: number of layers, at least 1.
         cell: name, class or factory of a part for the slot ``cell``.
-        norm: the same for the slot ``norm``; ``torch.nn.Identity`` for none.
+        norm: the same for the slot ``norm``; ``"identity"`` for none.
         residual: whether a layer adds to its input.
         dropout: share of a layer's output that is dropped in training.
+
+    Raises:
+        InputError: if the norm looks at several tokens at once, and so at later ones.
     """
 
     causal = True
@@ -36,19 +42,19 @@ class RecurrentNet(Streaming):
         depth: int,
         *,
         cell: str | Callable[..., Recurrence] = "gru",
-        norm: str | Callable[..., nn.Module] = "layer",
+        norm: str | Callable[..., nn.Module] = "layernorm",
         residual: bool = True,
         dropout: float = 0.0,
     ):
         super().__init__()
         if dim < 1 or depth < 1:
             raise ValueError(f"dim and depth must be at least 1; got {dim} and {depth}")
-        self.dim, self.residual = dim, residual
-        facts: dict[str, Any] = {"dim": dim, "normalized_shape": dim}  # torch's norms know the width by another name
+        self.dim, self.out_dim, self.residual = dim, dim, residual
         self.cells: Any = nn.ModuleList(fill("cell", cell, in_dim=dim, dim=dim, depth=i) for i in range(depth))
-        self.norms = nn.ModuleList(fill("norm", norm, **facts) for _ in range(depth))
-        self.last = fill("norm", norm, **facts) if residual else nn.Identity()
+        self.norms = nn.ModuleList(fill("norm", norm, dim=dim) for _ in range(depth))
         self.dropout = nn.Dropout(dropout)
+        if not tokenwise(self):
+            raise InputError(f"{type(self.norms[0]).__name__} looks at all tokens and cannot stand in a causal trunk")
 
     def forward(
         self,
@@ -70,7 +76,7 @@ class RecurrentNet(Streaming):
             raise ValueError(f"the mask must be {tuple(x.shape[:2])}, one entry a token; got {tuple(mask.shape)}")
         for cell, norm in zip(self.cells, self.norms, strict=True):
             x = self.join(x, read(cell, norm(x), mask))
-        return self.last(x)
+        return x
 
     def join(self, x: Tensor, y: Tensor) -> Tensor:
         """What a layer makes of its input and its cell's output."""
@@ -89,7 +95,7 @@ class RecurrentNet(Streaming):
             y, after = cell.chunk(norm(x), before)
             x = self.join(x, y)
             new.append(after)
-        return self.last(x), tuple(new)
+        return x, tuple(new)
 
     def cost(self, n: int) -> int:
         """Multiply-adds of the cells over ``n`` tokens of one sample."""

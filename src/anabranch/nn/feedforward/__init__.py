@@ -1,1 +1,6 @@
-"""Feedforward."""
+"""Dense layers and channel mixers: how the channels of one token exchange information."""
+
+from anabranch.nn.feedforward.base import ChannelMixer, DenseLayer
+from anabranch.nn.feedforward.mlp import MLP, GatedMLP, IdentityChannel
+
+__all__ = ["MLP", "ChannelMixer", "DenseLayer", "GatedMLP", "IdentityChannel"]
