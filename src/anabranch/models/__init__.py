@@ -5,6 +5,7 @@ from anabranch.models.heads import Classifier, ForecastHead, LanguageHead, Regre
 from anabranch.models.metaformer import MetaFormer
 from anabranch.models.network import Head, Network, Stem, Tokens, Trunk, generate
 from anabranch.models.positions import LearnedPositions, SinusoidalPositions
+from anabranch.models.recurrent import RecurrentNet
 from anabranch.models.stems import ByteEmbed, FeatureEmbed, FrameEmbed, PatchEmbed
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "MetaFormer",
     "Network",
     "PatchEmbed",
+    "RecurrentNet",
     "Regressor",
     "SinusoidalPositions",
     "Stem",
