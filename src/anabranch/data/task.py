@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,7 @@ class Batch(NamedTuple):
         return Batch(self.inputs.to(device), self.targets.to(device), lengths)
 
 
+@runtime_checkable
 class Split(Protocol):
     """A part of the data that can be drawn from by index."""
 
