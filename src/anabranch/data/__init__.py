@@ -1,1 +1,33 @@
-"""Tasks on real data, generators, and the user's own files."""
+"""Tasks on real data, generators, and the user's own files.
+
+Nothing heavy is imported before it is asked for, so that naming the tasks or failing on a wrong path costs no time.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from anabranch.data.canvas import canvas_digits
+    from anabranch.data.loading import load
+    from anabranch.data.shipped import builtin, digits, mnist1d
+    from anabranch.data.task import Batch, Samples, Task, Windows
+
+__all__ = ["Batch", "Samples", "Task", "Windows", "builtin", "canvas_digits", "digits", "load", "mnist1d"]
+
+_HOME = {
+    "Batch": "task",
+    "Samples": "task",
+    "Task": "task",
+    "Windows": "task",
+    "builtin": "shipped",
+    "canvas_digits": "canvas",
+    "digits": "shipped",
+    "load": "loading",
+    "mnist1d": "shipped",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"anabranch.data.{_HOME[name]}"), name)
