@@ -201,6 +201,10 @@ def test_errors_say_what_was_expected(a, b, h0, method, message):
         linear_scan(draw(a), draw(b), None if h0 is None else draw(h0), method=method)
 
 
+def test_an_empty_batch_gives_an_empty_batch():
+    assert linear_scan(torch.ones(0, 3, 2), torch.ones(0, 3, 2)).shape == (0, 3, 2)
+
+
 def test_integers_are_refused():
     with pytest.raises(ValueError, match="real or complex"):
         linear_scan(torch.ones(1, 3, dtype=torch.int64), torch.ones(1, 3, dtype=torch.int64))

@@ -61,6 +61,8 @@ def linear_scan(
         dtype = torch.promote_types(dtype, h0.dtype)
     if not (dtype.is_floating_point or dtype.is_complex):
         raise ValueError(f"a linear scan needs real or complex numbers; got {dtype}")
+    if b.numel() == 0:
+        return b.to(dtype)
     work = torch.float32 if dtype in _HALF else dtype
 
     b = b.to(work)
