@@ -28,14 +28,14 @@ def stepped(mixer, x):
 
 def by_equation_12(mixer, x):
     """Written token by token from the paper, with explicit sums."""
-    query, key, value = mixer.project(x, x)
+    query, key, value = mixer.read(x, x)
     y = torch.zeros_like(value)
     for i in range(x.shape[1]):
         S = sum(key[:, :, j, :, None] * value[:, :, j, None, :] for j in range(i + 1))
         z = sum(key[:, :, j] for j in range(i + 1))
         norm = (query[:, :, i] * z).sum(-1, keepdim=True) + mixer.eps
         y[:, :, i] = (query[:, :, i, :, None] * S).sum(-2) / norm
-    return mixer.join(y)
+    return mixer.project(y)
 
 
 def test_parallel_form_is_equation_12():
@@ -47,14 +47,14 @@ def test_parallel_form_is_equation_12():
 @pytest.mark.parametrize("time", [1, 64, 150])
 def test_quadratic_chunked_and_step_forms_agree(time, dtype, tolerance):
     mixer, x = attention(causal=True, dtype=dtype), tokens(time=time, dtype=dtype)
-    quadratic = mixer.join(mixer.weights(x) @ mixer.values(x))
+    quadratic = mixer.project(mixer.weights(x) @ mixer.values(x))
     torch.testing.assert_close(mixer(x), quadratic, rtol=tolerance, atol=tolerance)
     torch.testing.assert_close(stepped(mixer, x), quadratic, rtol=tolerance, atol=tolerance)
 
 
 def test_without_causality_every_token_reads_all():
     mixer, x = attention(), tokens(time=9)
-    torch.testing.assert_close(mixer(x), mixer.join(mixer.weights(x) @ mixer.values(x)))
+    torch.testing.assert_close(mixer(x), mixer.project(mixer.weights(x) @ mixer.values(x)))
     torch.testing.assert_close(mixer.weights(x).sum(-1), torch.ones(2, 3, 9, dtype=x.dtype), rtol=1e-5, atol=1e-5)
     causal = attention(causal=True)
     torch.testing.assert_close(causal(x)[:, -1], mixer(x)[:, -1])  # the last token of a causal one reads all, too
@@ -85,7 +85,7 @@ def test_outer_square_is_the_polynomial_kernel_exactly(causal):
     scores = (query @ key.mT) ** 2
     scores = scores.tril() if causal else scores
     wanted = (scores / (scores.sum(-1, keepdim=True) + mixer.eps)) @ mixer.values(x)
-    torch.testing.assert_close(mixer(x), mixer.join(wanted))
+    torch.testing.assert_close(mixer(x), mixer.project(wanted))
 
 
 def test_state_does_not_grow():

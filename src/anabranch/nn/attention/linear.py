@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from anabranch.kernels import causal_linear_attention, causal_linear_sums
+from anabranch.kernels._linear_attention import CHUNK
 from anabranch.nn.attention.feature_maps import FeatureMap, elu_plus_one
 from anabranch.nn.mixing.base import Grid, TokenMixer
 from anabranch.nn.streaming import State
@@ -64,11 +65,11 @@ class LinearAttention(TokenMixer):
     def split(self, x: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch heads time head_dim"]:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    def project(self, x: Float[Tensor, "batch time dim"], context: Float[Tensor, "batch source dim"]) -> Projected:
+    def read(self, x: Float[Tensor, "batch time dim"], context: Float[Tensor, "batch source dim"]) -> Projected:
         key, value = map(self.split, self.key_value(context).chunk(2, dim=-1))
         return Projected(self.feature_map(self.split(self.query(x))), self.feature_map(key), value)
 
-    def join(self, mixed: Float[Tensor, "batch heads time value"]) -> Float[Tensor, "batch time dim"]:
+    def project(self, mixed: Float[Tensor, "batch heads time value"]) -> Float[Tensor, "batch time dim"]:
         return self.out(mixed.transpose(1, 2).flatten(2))
 
     def divide(
@@ -83,17 +84,17 @@ class LinearAttention(TokenMixer):
         mask: Bool[Tensor, "batch source"] | None,
         grid: Grid | None,
     ) -> Float[Tensor, "batch time dim"]:
-        query, key, value = self.project(x, context)
+        query, key, value = self.read(x, context)
         if mask is not None:
             key = key.masked_fill(~mask[:, None, :, None], 0)
         if self.causal:
-            return self.join(causal_linear_attention(query, key, value, eps=self.eps))
-        return self.join(self.divide(query @ (key.mT @ value), (query @ key.sum(-2)[..., None])[..., 0]))
+            return self.project(causal_linear_attention(query, key, value, eps=self.eps))
+        return self.project(self.divide(query @ (key.mT @ value), (query @ key.sum(-2)[..., None])[..., 0]))
 
     def weights(
         self, x: Float[Tensor, "batch time dim"], context: Float[Tensor, "batch source dim"] | None = None
     ) -> Float[Tensor, "batch heads time source"]:
-        query, key, _ = self.project(x, x if context is None else context)
+        query, key, _ = self.read(x, x if context is None else context)
         scores = query @ key.mT
         if self.causal:
             scores = scores.tril()
@@ -110,16 +111,19 @@ class LinearAttention(TokenMixer):
         }
 
     def step(self, x_t: Float[Tensor, "batch dim"], state: State) -> tuple[Float[Tensor, "batch dim"], State]:
-        query, key, value = self.project(x_t[:, None], x_t[:, None])
+        query, key, value = self.read(x_t[:, None], x_t[:, None])
         S, z = state["S"] + key.mT * value, state["z"] + key[:, :, 0]
         mixed = self.divide(query @ S, (query * z[:, :, None]).sum(-1))
-        return self.join(mixed)[:, 0], {"S": S, "z": z}
+        return self.project(mixed)[:, 0], {"S": S, "z": z}
 
     def chunk(self, x: Float[Tensor, "batch time dim"], state: State) -> tuple[Float[Tensor, "batch time dim"], State]:
-        query, key, value = self.project(x, x)
+        query, key, value = self.read(x, x)
         numerator, denominator = causal_linear_sums(query, key, value)
         mixed = self.divide(numerator + query @ state["S"], denominator + (query @ state["z"][..., None])[..., 0])
-        return self.join(mixed), {"S": state["S"] + key.mT @ value, "z": state["z"] + key.sum(-2)}
+        return self.project(mixed), {"S": state["S"] + key.mT @ value, "z": state["z"] + key.sum(-2)}
 
     def cost(self, n: int) -> int:
-        return 4 * n * self.dim**2 + 2 * n * self.features * (self.dim + self.heads)
+        chunk = min(n, CHUNK) if self.causal else 0
+        inside = n * chunk * (self.features * self.heads + self.dim)
+        between = 2 * n * self.features * (self.dim + self.heads) if n > chunk else 0
+        return 4 * n * self.dim**2 + inside + between
