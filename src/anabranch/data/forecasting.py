@@ -1,6 +1,7 @@
 """Forecasting: one record in the order of time, cut 70/10/20, and every window of it that fits."""
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -118,7 +119,8 @@ def co2(past: int | None = None, horizon: int | None = None) -> Task:
     need("co2", "statsmodels")
     from statsmodels.datasets import co2 as source
 
-    series = source.load_pandas().data["co2"]
+    series: Any = source.load_pandas().data
+    series = series["co2"]
     gaps = int(series.isna().sum())
     return record_task(
         "co2",
@@ -141,7 +143,7 @@ def acsf1(past: int | None = None, horizon: int | None = None) -> Task:
     need("acsf1", "aeon")
     from aeon.datasets import load_classification
 
-    series, types = load_classification("ACSF1", split="train")
+    series, types = cast(tuple[np.ndarray, np.ndarray], load_classification("ACSF1", split="train"))
     chosen = np.concatenate([np.flatnonzero(types == kind)[:2] for kind in np.unique(types)])
     channels = [f"type {types[i]}, series {i}" for i in chosen]
     return record_task(
