@@ -13,6 +13,7 @@ from anabranch.errors import InputError
 MOSTLY = 0.9  # share of a text column's values that must be numbers for the others to count as missing
 LARGEST = 1e100  # beyond this a variance no longer fits into a double
 MISSING = "(missing)"
+_MANY = (list, dict, set, tuple, np.ndarray)
 
 
 @dataclass
@@ -82,10 +83,7 @@ def sort_columns(frame: pd.DataFrame, train: np.ndarray, notes: list[str]) -> Co
         if column.isna().all():
             columns.leave_out(name, "no row has a value")
             continue
-        if (
-            column.dtype == object
-            and column.map(lambda value: isinstance(value, (list, dict, set, tuple, np.ndarray))).any()
-        ):
+        if column.dtype == object and column.map(lambda value: isinstance(value, _MANY)).any():
             columns.leave_out(name, "they hold lists, not single values")
             continue
         numbers = as_numbers(column, notes)
@@ -122,7 +120,7 @@ def as_numbers(column: Any, notes: list[str] | None = None) -> Any:
         return column.dt.total_seconds()
     if pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_complex_dtype(kind):  # truth values too
         return pd.Series(column.to_numpy(np.float64, na_value=np.nan), column.index, name=column.name)
-    if kind != object and not isinstance(kind, pd.StringDtype):
+    if not (_is_object(column) or isinstance(kind, pd.StringDtype)):
         return None
     texts = column.astype(object).where(column.notna(), None)
     numbers: Any = pd.to_numeric(texts, errors="coerce")
@@ -143,7 +141,7 @@ def as_dates(column: Any) -> Any:
     """The column as points in time (UTC, NaT where missing), or None if any value is something else."""
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
         return column.dt.tz_convert(None) if getattr(column.dtype, "tz", None) is not None else column
-    if column.dtype != object and not isinstance(column.dtype, pd.StringDtype):
+    if not (_is_object(column) or isinstance(column.dtype, pd.StringDtype)):
         return None
     if column.dropna().map(lambda value: isinstance(value, str) and not any(map(str.isdigit, value))).any():
         return None
@@ -156,6 +154,10 @@ def as_dates(column: Any) -> Any:
             except (ValueError, TypeError, OverflowError):
                 continue
     return None
+
+
+def _is_object(column: Any) -> bool:
+    return column.dtype == np.dtype(object)
 
 
 def _calendar(name: str, dates: Any) -> dict[str, Any]:

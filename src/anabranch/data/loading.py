@@ -1,5 +1,6 @@
 """One call for every kind of data: a built-in task's name, or the path of a file or folder."""
 
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,9 +33,9 @@ def load(
 ) -> Task:
     """Make a task of a name in `builtin` or of the user's own data.
 
-    By path: a CSV, TSV or Parquet file is a table (give ``target``) or a record to forecast (give ``time``); an NPZ file
-    holds arrays x and y; a folder holds a sub-folder of images for each class; any other text is for a language model on
-    bytes. By name on request: mnist, fashion-mnist and cifar10. The ETT records and their like are CSV files: give
+    By path: a CSV, TSV or Parquet file is a table (give ``target``) or a record to forecast (give ``time``); an NPZ
+    file holds arrays x and y; a folder holds a sub-folder of images for each class; any other text is for a language
+    model on bytes. By name on request: mnist, fashion-mnist and cifar10. The ETT records and their like are CSV files: give
     ``time="date"``.
 
     Arguments:
@@ -55,7 +56,7 @@ def load(
     given = {option: value for option, value in given.items() if value is not None}
     if name in TASKS:
         make = TASKS[name]
-        _refuse(given, make.__code__.co_varnames[: make.__code__.co_argcount], f"the built-in task {name!r}")
+        _refuse(given, tuple(signature(make).parameters), f"the built-in task {name!r}")
         return make(**given)
     if name in PUBLIC:
         _refuse(given, (), f"the task {name!r}")

@@ -16,7 +16,7 @@ PUBLIC = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10
 
 
 def public_images(name: str, download: bool = False) -> Task:
-    """MNIST, Fashion-MNIST or CIFAR-10: its own test split, and a tenth of each class of its training split to validate.
+    """MNIST, Fashion-MNIST or CIFAR-10: its own test split; a tenth of the training split, by class, validates.
 
     The files lie under the folder that the environment variable ANABRANCH_DATA names, ``~/.cache/anabranch`` otherwise.
 
@@ -34,7 +34,7 @@ def public_images(name: str, download: bool = False) -> Task:
         if download:
             raise InputError(f"cannot download {name}: {one_line(error)}") from None
         raise InputError(
-            f"no {PUBLIC[name]} files in {str(root)!r}: put torchvision's there, or allow the download with download=True"
+            f"no {PUBLIC[name]} files in {str(root)!r}: put them there, or allow the download with download=True"
         ) from None
     pixels = np.concatenate([np.asarray(train.data), np.asarray(test.data)])
     labels = np.concatenate([np.asarray(train.targets), np.asarray(test.targets)])

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,6 @@ def _separator(text: str, usual: str, notes: list[str]) -> str:
 
 
 def _parsed(text: str, separator: str, path: Path) -> pd.DataFrame:
-    import warnings
-
     try:
         with warnings.catch_warnings():
             # Without this, pandas drops the last fields of rows that are too long, and only warns.

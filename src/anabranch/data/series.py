@@ -49,7 +49,8 @@ def series_task(
     _say_if_uneven(when[order], time, said)
     channels, left_out = {}, []
     for column in frame.columns if target is None else [target]:
-        values: Any = None if column == time or frame[column].isna().all() else as_numbers(frame[column], said)
+        values: Any = frame[column]
+        values = None if column == time or values.isna().all() else as_numbers(values, said)
         if values is not None and np.nanstd(values.to_numpy()[order][: int(0.7 * len(frame))]) > 1e-12:
             channels[column] = values.iloc[order].reset_index(drop=True)
         elif column != time:
