@@ -83,7 +83,7 @@ def sort_columns(frame: pd.DataFrame, train: np.ndarray, notes: list[str]) -> Co
         if column.isna().all():
             columns.leave_out(name, "no row has a value")
             continue
-        if column.dtype == object and column.map(lambda value: isinstance(value, _MANY)).any():
+        if _is_object(column) and column.map(lambda value: isinstance(value, _MANY)).any():
             columns.leave_out(name, "they hold lists, not single values")
             continue
         numbers = as_numbers(column, notes)

@@ -35,8 +35,8 @@ def load(
 
     By path: a CSV, TSV or Parquet file is a table (give ``target``) or a record to forecast (give ``time``); an NPZ
     file holds arrays x and y; a folder holds a sub-folder of images for each class; any other text is for a language
-    model on bytes. By name on request: mnist, fashion-mnist and cifar10. The ETT records and their like are CSV files: give
-    ``time="date"``.
+    model on bytes. By name on request: mnist, fashion-mnist and cifar10. The ETT records and their like are CSV
+    files: give ``time="date"``.
 
     Arguments:
         what: name or path; a built-in name wins.

@@ -86,13 +86,13 @@ def _parsed(text: str, separator: str, path: Path) -> pd.DataFrame:
         raise InputError(f"expected rows of one length; {str(path)!r} has others: {one_line(error)}") from None
     except (ValueError, OverflowError, MemoryError, csv.Error) as error:
         raise InputError(f"expected a table; {str(path)!r} cannot be read: {one_line(error)}") from None
-    twice = sorted({name for name in names if name and names.count(name) > 1})
-    if twice:
-        raise InputError(f"expected different column names; {str(path)!r} has {listed(twice)} more than once")
     if all(map(_is_number, names)):
         raise InputError(
             f"expected column names in the first line; {str(path)!r} has numbers there: {listed(names, 4)}"
         )
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    if twice:
+        raise InputError(f"expected different column names; {str(path)!r} has {listed(twice)} more than once")
     return frame
 
 

@@ -51,7 +51,7 @@ def series_task(
     for column in frame.columns if target is None else [target]:
         values: Any = frame[column]
         values = None if column == time or values.isna().all() else as_numbers(values, said)
-        if values is not None and np.nanstd(values.to_numpy()[order][: int(0.7 * len(frame))]) > 1e-12:
+        if values is not None and np.nanstd(values.to_numpy()[order][: len(frame) * 7 // 10]) > 1e-12:
             channels[column] = values.iloc[order].reset_index(drop=True)
         elif column != time:
             left_out.append(column)
@@ -80,10 +80,11 @@ def _times(column: Any, name: str) -> np.ndarray:
     if column.isna().any():
         row = int(np.flatnonzero(column.isna())[0]) + 1
         raise InputError(f"{name}: expected a time in every row; {column.name!r} has none in row {row}")
-    if pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype):
+    dates = _compact_dates(column)
+    if dates is None and pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype):
         times = column.to_numpy(np.float64)
     else:
-        dates = as_dates(column)
+        dates = as_dates(column) if dates is None else dates
         if dates is None:
             wrong = next((value for value in column if as_dates(pd.Series([value])) is None), column.iloc[0])
             raise InputError(
@@ -96,9 +97,17 @@ def _times(column: Any, name: str) -> np.ndarray:
         first = str(column.iloc[int(np.flatnonzero(times == values[counts.argmax()])[0])])[:40]
         raise InputError(
             f"{name}: expected each time once; {column.name!r} has {plural(int((counts > 1).sum()), 'time')} more than "
-            f"once, such as {first!r}"
+            f"once, such as {first!r}; give each of several series a column of its own"
         )
     return times
+
+
+def _compact_dates(column: Any) -> Any:
+    """Whole numbers that all read as dates, such as 20240531, as dates; None for any others."""
+    if not pd.api.types.is_integer_dtype(column.dtype) or not column.between(1000_01_01, 2999_12_31).all():
+        return None
+    dates: Any = pd.to_datetime(column.astype(str), format="%Y%m%d", errors="coerce")
+    return None if dates.isna().any() else dates
 
 
 def _say_if_uneven(times: np.ndarray, name: str, notes: list[str]) -> None:

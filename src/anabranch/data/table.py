@@ -89,7 +89,10 @@ def _with_target(
     if missing.any():
         notes.append(f"{plural(int(missing.sum()), 'row')} without the target {column.name!r} left out")
     known: Any = frame[~missing]
-    repeated = int(known.astype(str).duplicated().sum())
+    try:
+        repeated = int(known.duplicated().sum())
+    except TypeError:  # lists cannot be compared this way
+        repeated = 0
     if repeated:
         notes.append(f"{plural(repeated, 'row')} repeating an earlier one kept: the splits may share them")
     return known, column[~missing]
