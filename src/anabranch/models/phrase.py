@@ -53,8 +53,6 @@ class PhraseEncoderDecoder(nn.Module):
         self.maxout_summary = nn.Linear(dim, 2 * maxout, bias=False)
         self.low_rank = nn.Linear(maxout, embed, bias=False)
         self.output = nn.Linear(embed, target_words)
-        for embedding in (self.source_embedding, self.target_embedding):
-            nn.init.normal_(embedding.weight, std=0.1)
         for block in self.from_state.weight.detach().split(dim):
             nn.init.orthogonal_(block)
 
