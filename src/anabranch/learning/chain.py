@@ -18,7 +18,7 @@ def as_chain(module: nn.Module) -> list[nn.Module]:
         InputError: if the module is neither.
     """
     listed: Any = getattr(module, "chain", None)
-    if callable(listed):
+    if listed is not None:
         return list(listed())
     if not isinstance(module, nn.Sequential) or len(module) == 0:
         raise InputError(
