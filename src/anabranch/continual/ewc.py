@@ -22,8 +22,10 @@ class EWC(Anchored):
     information in it, and stay free.
 
     Arguments:
-        mode: ``separate`` keeps every task's own anchor, as in the paper. ``online`` anchors at the latest weights alone,
-            with ``F <- decay * F + F_new`` (Schwarz et al. 2018, arXiv 1805.06370).
+        mode: ``separate`` keeps every task's own anchor, as in the paper; from the third task on this counts the early
+            ones more than once. ``online`` anchors at the latest weights alone, with ``F <- decay * F + F_new``
+            (Schwarz et al. 2018, arXiv 1805.06370), and is exact where the losses are quadratic (Huszar 2018,
+            arXiv 1712.03847).
         samples: how many of a task's samples the information is measured on; they are kept until the task ends.
         labels: ``drawn`` from the model once per sample, as the definition asks; ``true`` ones give the empirical Fisher.
         strength, limit: as in ``Anchored``. The paper does not state its strength; the space is to be searched.
@@ -62,6 +64,9 @@ class EWC(Anchored):
     def boundary(self) -> None:
         super().boundary()
         self.recent.forget()
+
+    def measuring(self) -> Any:
+        return "boundary", len(self.recent)
 
     def importance(self) -> Tensor:
         x, y, _ = self.recent.draw(self.recent.capacity)

@@ -151,10 +151,10 @@ class Strategy:
         """Take back what ``memory`` gave."""
 
     @contextmanager
-    def metered(self, key: Any = None) -> Iterator[None]:
-        """Charge what happens inside to the strategy; its FLOPs are counted anew unless the key is known."""
+    def metered(self, key: Any) -> Iterator[None]:
+        """Charge what happens inside to the strategy; its FLOPs are counted once per key, since counting is slow."""
         started = time.perf_counter()
-        if key is not None and key in self._known_flops:
+        if key in self._known_flops:
             yield
             flops = self._known_flops[key]
         else:
