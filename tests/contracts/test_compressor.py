@@ -43,7 +43,10 @@ def test_original_is_left_bit_for_bit(make, name):
     kept = example.clone()
     converted = make().convert(module, example, repeats=1).module
     assert module.state_dict().keys() == before.keys()
-    assert all(torch.equal(value, before[key]) and value.dtype == before[key].dtype for key, value in module.state_dict().items())
+    assert all(
+        torch.equal(value, before[key]) and value.dtype == before[key].dtype
+        for key, value in module.state_dict().items()
+    )
     assert all(part.training for part in module.modules()) and torch.equal(kept, example)
     owned = {t.untyped_storage().data_ptr() for t in module.state_dict().values()}
     assert owned.isdisjoint(t.untyped_storage().data_ptr() for t in converted.state_dict().values())

@@ -1,5 +1,6 @@
 """Every continual strategy keeps the laws of :class:`anabranch.continual.Strategy`."""
 
+import itertools
 from functools import partial
 
 import pytest
@@ -170,13 +171,13 @@ def test_cost_grows_with_the_work_and_the_memory_only_as_stated(make):
         if step.boundary:
             stored.append(cost.stored_bytes)
     forward = 2 * 8 * (WIDTH * 8 + 8 * CLASSES)
-    assert all(after - before >= 2 * forward for before, after in zip(flops, flops[1:], strict=False))
+    assert all(after - before >= 2 * forward for before, after in itertools.pairwise(flops))
     assert strategy.cost().seconds > 0
     assert strategy.cost().params == sum(p.numel() for p in strategy.model.parameters())
     if strategy.grows == "never":
         assert len(set(stored)) == 1
     elif strategy.grows == "by task":
-        assert all(before < after for before, after in zip(stored, stored[1:], strict=False))
+        assert all(before < after for before, after in itertools.pairwise(stored))
 
 
 @EACH

@@ -81,7 +81,9 @@ def test_from_the_third_task_on_separate_anchors_count_the_first_twice():
 def test_separate_penalties_are_one_quadratic_up_to_a_constant():
     ewc = EWC(nn.Linear(2, 3).double(), SGD, strength=7.0, limit=math.inf)
     generator = torch.Generator().manual_seed(0)
-    tasks = [(torch.rand(9, generator=generator).double(), torch.randn(9, generator=generator).double()) for _ in range(3)]
+    tasks = [
+        (torch.rand(9, generator=generator).double(), torch.randn(9, generator=generator).double()) for _ in range(3)
+    ]
     for fisher, anchor in tasks:
         ewc._penalty = ewc.merge(fisher, anchor)
     gaps = []

@@ -14,7 +14,19 @@ import torch
 from torch import nn
 
 from anabranch.claims import Claim, Measurements, Rule
-from anabranch.continual import EWC, FineTuning, Joint, L2Anchor, Replay, Results, Strategy, Stream, permuted, run, split
+from anabranch.continual import (
+    EWC,
+    FineTuning,
+    Joint,
+    L2Anchor,
+    Replay,
+    Results,
+    Strategy,
+    Stream,
+    permuted,
+    run,
+    split,
+)
 from anabranch.data import digits
 
 CLAIM = Claim(
@@ -32,22 +44,23 @@ CLAIM = Claim(
     ),
     seeds=3,
     minutes=5,
-    smaller="Digits of 8x8 pixels (1077 to train) for MNIST, 5 permutations, 128-128 ReLU units and 170 steps a task. The "
-    "paper tunes each method's rate and runs up to ten tasks with 400-2000 units; with fewer spare weights there is less "
-    "room for both tasks, which makes the penalty's work harder, and small test sets (360) blur differences of a point.",
+    smaller="Digits of 8x8 pixels (1077 to train) for MNIST, 5 permutations, 128-128 ReLU units and 136 steps a task. "
+    "The paper tunes each method's rate and runs up to ten tasks with 400-2000 units; with fewer spare weights there "
+    "is less room for both tasks, which makes the penalty's work harder, and small test sets (360) blur differences of a "
+    "point.",
 )
 
-TASKS, EPOCHS, BATCH = 5, 10, 64
-RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
-# Six configurations for every method; those with a strength spend them on two rates and three strengths.
+TASKS, EPOCHS, BATCH = 5, 8, 64
+RATES = (0.003, 0.01, 0.03, 0.1)
+# Four configurations for every method; those with a strength spend them on two rates and two strengths.
 ONE_RATE = [{"rate": rate} for rate in RATES]
 Arm = tuple[type[Strategy], list[dict[str, float]]]
 ARMS: dict[str, Arm] = {
     "finetuning": (FineTuning, ONE_RATE),
     "replay": (Replay, ONE_RATE),  # 200 samples are kept
     "joint": (Joint, ONE_RATE),
-    "l2": (L2Anchor, [{"rate": r, "strength": s} for r, s in itertools.product((0.01, 0.03), (0.03, 0.1, 0.3))]),
-    "ewc": (EWC, [{"rate": r, "strength": s} for r, s in itertools.product((0.01, 0.03), (30.0, 100.0, 300.0))]),
+    "l2": (L2Anchor, [{"rate": r, "strength": s} for r, s in itertools.product((0.01, 0.03), (0.1, 0.3))]),
+    "ewc": (EWC, [{"rate": r, "strength": s} for r, s in itertools.product((0.01, 0.03), (30.0, 100.0))]),
 }
 
 
@@ -82,9 +95,7 @@ def _score(kind: type[Strategy], options: dict[str, float], stream: Stream, seed
         return 0.0
 
 
-def _learner(kind: type[Strategy], seed: int, *, rate: float, **options: float) -> Strategy:
+def _learner(kind: Callable[..., Strategy], seed: int, *, rate: float, **options: float) -> Strategy:
     torch.manual_seed(seed)
-    net = nn.Sequential(
-        nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10)
-    )
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10))
     return kind(net, partial(torch.optim.SGD, lr=rate, momentum=0.9), seed=seed, **options)

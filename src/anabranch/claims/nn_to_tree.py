@@ -1,8 +1,10 @@
-"""A trained network is a decision tree, most of whose leaves do not exist; what is left is cheap to run and large to store.
+"""A trained network is a decision tree: most leaves do not exist, the rest is cheap to run and large to store.
 
 Paper: Aytekin 2022 (arXiv 2210.05189), section 3: a network for y = x^2 and one for half-moons are written as trees,
 pruned, and compared with the network in computation and memory.
 """
+
+import itertools
 
 import numpy as np
 import torch
@@ -32,7 +34,7 @@ CLAIM = Claim(
     ),
     seeds=5,
     minutes=3,
-    smaller="The paper's own networks (1-2-2-1 and 2-2-2-1), and a third one on iris (4-8-8-3) where the paper has none. "
+    smaller="The paper's own networks (1-2-2-1 and 2-2-2-1), and a third on iris (4-8-8-3) where the paper has none. "
     "Work and storage are counts of multiply-adds and of numbers other than zero, not times: at this size a time would "
     "only measure the interpreter.",
 )
@@ -47,8 +49,9 @@ def measure(seed: int) -> Measurements:
     moons_x, moons_y = torch.from_numpy(points), torch.from_numpy(labels).double()[:, None]
     moons = _best((2, 2, 2, 1), moons_x, moons_y, F.binary_cross_entropy_with_logits)
     flowers, kinds = load_iris(return_X_y=True)
-    iris_x = torch.from_numpy((flowers - flowers.mean(0)) / flowers.std(0))
-    iris = _train(_net(4, 8, 8, 3), iris_x, torch.from_numpy(kinds), F.cross_entropy)
+    flowers = torch.as_tensor(flowers, dtype=torch.float64)
+    iris_x = (flowers - flowers.mean(0)) / flowers.std(0)
+    iris = _train(_net(4, 8, 8, 3), iris_x, torch.as_tensor(kinds), F.cross_entropy)
 
     measured: Measurements = {}
     for name, net, x in (("square", square, grid), ("moons", moons, moons_x), ("iris", iris, iris_x)):
@@ -62,7 +65,7 @@ def measure(seed: int) -> Measurements:
 
 def _net(*widths: int) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for here, there in zip(widths, widths[1:], strict=False):
+    for here, there in itertools.pairwise(widths):
         layers += [nn.Linear(here, there), nn.LeakyReLU(0.3)]
     return nn.Sequential(*layers[:-1]).double()
 

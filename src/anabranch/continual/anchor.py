@@ -18,8 +18,8 @@ class Anchored(Strategy):
 
     Arguments:
         strength: factor on the penalty.
-        limit: the largest curvature ``strength * importance`` that is used. Gradient descent of rate ``lr`` diverges along
-            a weight whose curvature exceeds ``2 / lr``, so None stands for ``1 / lr``; ``math.inf`` for no limit.
+        limit: the largest curvature ``strength * importance`` that is used. Gradient descent of rate ``lr`` diverges
+            along a weight whose curvature exceeds ``2 / lr``, so None stands for ``1 / lr``; ``math.inf`` for no limit.
     """
 
     space: ClassVar[Space] = {"strength": Range(1e-3, 1e4, 1.0, log=True)}
