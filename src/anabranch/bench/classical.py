@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 
 from anabranch.bench.ngram import NGram
 from anabranch.data.task import Batch, Split, Task
@@ -59,12 +60,17 @@ class _Estimator:
         if self.task.goal == "classify":
             output = torch.full((len(split), self.task.outputs), -np.inf, dtype=torch.float64)
             # A class that no training sample has is never predicted.
-            output[:, torch.as_tensor(self.estimator.classes_)] = torch.as_tensor(
-                self.estimator.predict_proba(flat(batch)), dtype=torch.float64
-            )
+            output[:, torch.as_tensor(self.estimator.classes_)] = torch.as_tensor(self._preference(flat(batch)))
         else:
             output = torch.as_tensor(self.estimator.predict(flat(batch)))
         return self.task.metric.scores(output, batch.targets).numpy()
+
+    def _preference(self, rows: Array) -> Array:
+        """How much each class is preferred: its probability, or its margin from a machine that gives none."""
+        if hasattr(self.estimator, "predict_proba"):
+            return self.estimator.predict_proba(rows)
+        margin = self.estimator.decision_function(rows)
+        return np.column_stack([-margin, margin]) if margin.ndim == 1 else margin
 
 
 class _LinearForecast:
@@ -141,8 +147,17 @@ def _estimators(task: Task) -> list[Classical]:
         model = LogisticRegression(max_iter=2000, C=1 / strength) if classify else Ridge(alpha=strength)
         return _Estimator(task, make_pipeline(StandardScaler(), model))
 
+    def fit_machine(task: Task, setting: dict[str, Any], seed: int) -> Fitted:
+        return _Estimator(task, make_pipeline(StandardScaler(), SVC(**setting)))
+
+    # Trees look at one number at a time, which says little of an image or a signal, and are slow on so many.
+    strongest = (
+        Classical("gradient-boosting", _TREES, fit_trees)
+        if task.kind == "table"
+        else Classical("support-vector-machine", {"C": Range(0.1, 100, 3.0, log=True)}, fit_machine)
+    )
     return [
-        Classical("gradient-boosting", _TREES, fit_trees),
+        strongest,
         Classical("nearest-neighbours", _NEIGHBOURS, fit_neighbours),
         Classical("logistic-regression" if classify else "ridge", {"penalty": _PENALTY}, fit_linear),
     ]

@@ -46,8 +46,8 @@ CLAIM = Claim(
     minutes=5,
     smaller="Digits of 8x8 pixels (1077 to train) for MNIST, 5 permutations, 128-128 ReLU units and 136 steps a task. "
     "The paper tunes each method's rate and runs up to ten tasks with 400-2000 units; with fewer spare weights there "
-    "is less room for both tasks, which makes the penalty's work harder, and small test sets (360) blur differences of a "
-    "point.",
+    "is less room for both tasks, which makes the penalty's work harder, and small test sets (360) blur differences of "
+    "a point.",
 )
 
 TASKS, EPOCHS, BATCH = 5, 8, 64

@@ -43,7 +43,7 @@ class ConvNet(Trunk):
         grid: Grid | None = None,
     ):
         super().__init__()
-        dims = (dim,) if isinstance(dim, int) else tuple(dim)
+        dims: tuple[int, ...] = (dim,) if isinstance(dim, int) else tuple(dim)
         depths = (depth,) * len(dims) if isinstance(depth, int) else tuple(depth)
         if len(dims) != len(depths) or not dims:
             raise InputError(f"expected a width and a depth for each stage; got dim={dim} and depth={depth}")

@@ -59,7 +59,7 @@ class MetaFormer(Trunk):
         drop_path: float = 0.0,
     ):
         super().__init__()
-        dims = (dim,) if isinstance(dim, int) else tuple(dim)
+        dims: tuple[int, ...] = (dim,) if isinstance(dim, int) else tuple(dim)
         depths = (depth,) if isinstance(depth, int) else tuple(depth)
         if len(dims) != len(depths) or not dims:
             raise InputError(f"expected a width and a depth for each stage; got dim={dim} and depth={depth}")

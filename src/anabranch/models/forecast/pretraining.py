@@ -1,6 +1,6 @@
 """Masked pretraining: learn what patches look like before learning to forecast (PatchTST, section 3.2)."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from jaxtyping import Bool, Float
@@ -20,7 +20,10 @@ def random_patch_mask(
 
 
 def masked_patch_loss(
-    model: PatchTST, head: nn.Module, past: Float[Tensor, "batch past channels"], hidden: Bool[Tensor, "rows tokens"]
+    model: PatchTST,
+    head: Callable[[Tensor], Tensor],
+    past: Float[Tensor, "batch past channels"],
+    hidden: Bool[Tensor, "rows tokens"],
 ) -> Float[Tensor, ""]:
     """Mean squared error of the reconstruction, over the hidden patches only.
 

@@ -13,10 +13,11 @@ Hidden = Float[Tensor, "batch dim"]
 class ChoGRUCell(Recurrence):
     """Gated unit whose reset gate acts before the recurrent matrix.
 
-    ``z = σ(W_z x + U_z h)``, ``r = σ(W_r x + U_r h)``, ``h~ = tanh(W x + U (r * h))``, ``h' = z * h + (1 - z) * h~``, each
-    with a bias. The output is the state. ``h~`` needs a product of its own after the gate, which is why torch's fused
-    loop computes another unit (:class:`~anabranch.nn.recurrent.GRUCell`) and this one is a loop over frames; the input's
-    share of it is computed for all frames at once. Recurrent matrices start orthogonal, as in the paper.
+    ``z = σ(W_z x + U_z h)``, ``r = σ(W_r x + U_r h)``, ``h~ = tanh(W x + U (r * h))``, ``h' = z * h + (1 - z) * h~``,
+    each sum with a bias. The output is the state. ``h~`` needs a product of its own after the gate, which is why
+    torch's fused loop computes another unit (:class:`~anabranch.nn.recurrent.GRUCell`) and this one is a loop over
+    frames; the input's share of it is computed for all frames at once. Recurrent matrices start orthogonal, as in the
+    paper.
 
     Arguments:
         in_dim: width of a frame.

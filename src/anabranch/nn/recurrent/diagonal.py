@@ -12,8 +12,8 @@ Hidden = Float[Tensor, "batch dim"]
 class DiagonalCell(Recurrence):
     """Leaky averages of projected inputs: ``h' = a * h + (1 - a) * (W x + b)``, with ``a = σ(θ)`` learned per channel.
 
-    Without a nonlinearity in time, all states follow from one parallel scan. The output is the state. The averages start
-    with time constants spread evenly in the logarithm from 1 to ``longest`` frames.
+    Without a nonlinearity in time, all states follow from one parallel scan. The output is the state. The averages
+    start with time constants spread evenly in the logarithm from 1 to ``longest`` frames.
 
     Arguments:
         in_dim: width of a frame.

@@ -1,5 +1,7 @@
 """The three classical cells, frame by frame in plain formulas and over whole sequences by torch's fused loops."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -15,7 +17,7 @@ class _Fused(Recurrence):
 
     def __init__(self, in_dim: int, dim: int, loop: type[nn.RNN] | type[nn.GRU] | type[nn.LSTM]):
         super().__init__(in_dim, dim)
-        self.loop = loop(in_dim, dim, batch_first=True)
+        self.loop: Any = loop(in_dim, dim, batch_first=True)
 
     def from_input(self, x_t: Float[Tensor, "batch in_dim"]) -> Float[Tensor, "batch gates"]:
         return F.linear(x_t, self.loop.weight_ih_l0, self.loop.bias_ih_l0)
@@ -39,7 +41,9 @@ class _HiddenOnly(_Fused):
     def initial_state(self, batch: int) -> Hidden:
         return self.zeros(batch, self.dim)
 
-    def scan(self, x: Float[Tensor, "batch time in_dim"], state: Hidden) -> tuple[Float[Tensor, "batch time dim"], Hidden]:
+    def scan(
+        self, x: Float[Tensor, "batch time in_dim"], state: Hidden
+    ) -> tuple[Float[Tensor, "batch time dim"], Hidden]:
         y, last = self.run(x, state[None].to(self.loop.weight_hh_l0.dtype))
         return y, last[0]
 

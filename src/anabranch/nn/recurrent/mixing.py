@@ -28,8 +28,9 @@ class RecurrentMixing(TokenMixer):
         if not causal and dim < 2:
             raise ValueError(f"two directions need at least 2 channels; got {dim}")
         self.causal = causal
-        widths = [dim] if causal else [dim - dim // 2, dim // 2]
-        self.cells = nn.ModuleList(fill("cell", cell, in_dim=dim, dim=width) for width in widths)
+        half = 0 if causal else dim // 2
+        self.forwards: Recurrence = fill("cell", cell, in_dim=dim, dim=dim - half)
+        self.backwards: Recurrence | None = None if causal else fill("cell", cell, in_dim=dim, dim=half)
 
     def mix(
         self,
@@ -38,23 +39,23 @@ class RecurrentMixing(TokenMixer):
         mask: Bool[Tensor, "batch time"] | None,
         grid: Grid | None,
     ) -> Float[Tensor, "batch time dim"]:
-        forwards = read(self.cells[0], x, mask)
-        if self.causal:
+        forwards = read(self.forwards, x, mask)
+        if self.backwards is None:
             return forwards
-        backwards = read(self.cells[1], x.flip(1), None if mask is None else mask.flip(1)).flip(1)
+        backwards = read(self.backwards, x.flip(1), None if mask is None else mask.flip(1)).flip(1)
         return torch.cat([forwards, backwards], dim=2)
 
     def initial_state(self, batch: int) -> State:
-        return self.cells[0].initial_state(batch)
+        return self.forwards.initial_state(batch)
 
     def step(self, x_t: Float[Tensor, "batch dim"], state: State) -> tuple[Float[Tensor, "batch dim"], State]:
-        return self.cells[0].step(x_t, state)
+        return self.forwards.step(x_t, state)
 
     def chunk(self, x: Float[Tensor, "batch time dim"], state: State) -> tuple[Float[Tensor, "batch time dim"], State]:
-        return self.cells[0].chunk(x, state)
+        return self.forwards.chunk(x, state)
 
     def cost(self, n: int) -> int:
-        return sum(cell.cost(n) for cell in self.cells)
+        return self.forwards.cost(n) + (0 if self.backwards is None else self.backwards.cost(n))
 
 
 def read(
