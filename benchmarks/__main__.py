@@ -50,7 +50,7 @@ def cells(row: dict[str, Any]) -> dict[str, str]:
 
 def main() -> None:
     found = benchmarks()
-    parser = ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
+    parser = ArgumentParser(prog="python -m benchmarks", description="Run benchmarks, print their ratios, keep them.")
     parser.add_argument("names", nargs="*", metavar="name", help=f"one of {', '.join(found)}; all if none is given")
     parser.add_argument("--threads", type=int, default=2, help="threads that torch may use (default 2)")
     options = parser.parse_args()
