@@ -101,6 +101,7 @@ def test_wrong_shapes_and_options_are_refused(name):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unchecked")
 @each
 def test_it_compiles(name):
     check_compile(partial(build, name), tokens())

@@ -201,6 +201,7 @@ def test_wrong_shapes_are_refused_with_what_was_expected(name, causal):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unchecked")
 @each
 def test_it_compiles(name, causal):
     check_compile(partial(build, name, causal), tokens())

@@ -61,6 +61,7 @@ def test_wrong_shapes_are_refused_with_what_was_expected(name):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unchecked")
 @each
 def test_it_compiles(name):
     check_compile(partial(build, name), tokens())

@@ -159,7 +159,9 @@ def test_any_width_works_with_any_number_of_heads():
 
 
 def test_it_agrees_with_the_transformers_package_on_copied_weights():
-    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("transformers.models.patchtst.modeling_patchtst", exc_type=ImportError)
+    import transformers
+
     config = transformers.PatchTSTConfig(
         num_input_channels=3, context_length=40, prediction_length=6, patch_length=12, patch_stride=4, d_model=12,
         num_attention_heads=3, num_hidden_layers=2, ffn_dim=24, norm_type="batchnorm", pre_norm=False, scaling="std",
@@ -215,10 +217,10 @@ def test_pretraining_learns_to_fill_in_and_leaves_the_head_alone():
     head, embed = (layer.weight.detach().clone() for layer in (model.head.linear, model.embed))
     phase = torch.rand(200, 32, 1, 1, generator=torch.Generator().manual_seed(0))
     waves = torch.sin(torch.pi * (torch.arange(48.0)[:, None] / 6 + 2 * phase))
-    losses = pretrain_masked(model, waves, lr=3e-3, generator=torch.Generator().manual_seed(1))
+    losses = pretrain_masked(model, waves, lr=1e-2, generator=torch.Generator().manual_seed(1))
     assert len(losses) == 200
     assert losses[0] > 0.8
-    assert losses[-1] < 0.2  # a mean would leave 1
+    assert losses[-1] < 0.1  # the mean of the window would leave 1
     torch.testing.assert_close(model.head.linear.weight, head, rtol=0, atol=0)
     assert not torch.equal(model.embed.weight, embed)
 

@@ -52,6 +52,19 @@ class Results:
         """The contender with the best mean, if any finished."""
         return self.rows[0] if self.rows and self.rows[0].metric is not None else None
 
+    def verdict(self) -> str:
+        """One sentence on who leads, and which differences may be noise."""
+        leader = self.leader
+        if leader is None:
+            return "No contender finished."
+        said = f"{leader.contender} leads"
+        if tied := [row.contender for row in self.rows if row.tied]:
+            said += f"; not told apart from it by this data: {', '.join(tied)}"
+        best = next((row for row in self.rows if row.kind == "network" and row.metric is not None), None)
+        if leader.kind == "classical" and best is not None:
+            said += f". The best network is {best.contender}: for {self.metric} alone no network is needed here"
+        return said + "."
+
     def to_json(self) -> dict[str, Any]:
         """All of it, as plain data."""
         return asdict(self)

@@ -17,6 +17,7 @@ from typing import Any
 
 from anabranch.claims._claim import Claim, Outcome, Verdict
 from anabranch.errors import InputError, unknown
+from anabranch.files import write_atomically
 
 FORMAT = 1
 PACKAGES = ("anabranch", "torch", "numpy", "scikit-learn", "scipy", "numba")
@@ -60,17 +61,6 @@ class Evidence:
     def write(self, path: Path) -> None:
         """Write as JSON, all or nothing."""
         write_atomically(path, json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=True) + "\n")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old one or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def checkout() -> Path | None:

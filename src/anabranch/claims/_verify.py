@@ -12,6 +12,7 @@ from anabranch.claims import _evidence as evidence_
 from anabranch.claims._evidence import Evidence, RuleResult
 from anabranch.claims._plot import svg
 from anabranch.errors import InputError
+from anabranch.files import write_atomically
 
 
 def verify(
@@ -74,7 +75,7 @@ def verify(
         if folder is None:
             folder = evidence_.evidence_folder() if evidence_.checkout() else Path("evidence")
         evidence.write(Path(folder) / f"{slug}.json")
-        evidence_.write_atomically(Path(folder) / f"{slug}.svg", svg(evidence))
+        write_atomically(Path(folder) / f"{slug}.svg", svg(evidence))
     return evidence
 
 

@@ -1,5 +1,7 @@
 """Digits on a cluttered canvas: small, unlimited, and not solved by comparing pixels."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -18,7 +20,8 @@ def digit_rows(
     from sklearn.datasets import load_digits
     from sklearn.model_selection import StratifiedKFold
 
-    scans, labels = load_digits(return_X_y=True)
+    data: Any = load_digits()
+    scans, labels = data.data, data.target
     folds = [test for _, test in StratifiedKFold(5, shuffle=True, random_state=0).split(scans, labels)]
     test, valid = folds[fold % 5], folds[(fold + 1) % 5]
     train = np.setdiff1d(np.arange(len(labels)), np.concatenate([test, valid]))

@@ -1,102 +1,149 @@
 """What kind of column each column of a table is, and which say nothing."""
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-MOSTLY = 0.9  # share of a column's values that must be numbers for the others to count as missing
+from anabranch.errors import InputError
+
+MOSTLY = 0.9  # share of a text column's values that must be numbers for the others to count as missing
+LARGEST = 1e100  # beyond this a variance no longer fits into a double
 MISSING = "(missing)"
+_MANY = (list, dict, set, tuple, np.ndarray)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Columns:
-    """The columns worth keeping: numbers (floats, NaN where missing) and words (strings)."""
+    """The columns worth keeping: numbers (NaN where missing) and words (strings); and why the others were left out."""
 
-    numbers: pd.DataFrame
-    words: pd.DataFrame
+    numbers: dict[str, Any] = field(default_factory=dict)
+    words: dict[str, Any] = field(default_factory=dict)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+
+    def leave_out(self, name: str, reason: str) -> None:
+        self.left_out.setdefault(reason, []).append(name)
+        self.numbers.pop(name, None)
+        self.words.pop(name, None)
+
+    def notes(self) -> list[str]:
+        """A line for each reason to leave columns out."""
+        return [f"left out, because {reason}: {listed(names)}" for reason, names in self.left_out.items()]
+
+
+def plural(number: int, one: str, many: str = "") -> str:
+    """A number with its noun: ``1 row``, ``2 rows``."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def listed(names: Iterable[object], most: int = 12) -> str:
+    """Names in quotes with commas between, cut where they get too many."""
+    names = list(names)
+    return ", ".join(map(repr, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def checked(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The same table with plain column names.
+
+    Raises:
+        InputError: if the table is empty, a column name stands twice, or a number is infinite or nearly so.
+    """
+    frame = frame.set_axis([str(column) for column in frame.columns], axis=1).reset_index(drop=True)
+    twice = frame.columns[frame.columns.duplicated()]
+    if len(twice):
+        raise InputError(f"{name}: expected different column names; got {twice[0]!r} more than once")
+    if frame.empty:
+        raise InputError(f"{name}: expected rows under the header; got {len(frame)} rows of {frame.shape[1]} columns")
+    for column in frame.columns:
+        values: Any = frame[column]
+        if pd.api.types.is_float_dtype(values.dtype):
+            numbers = values.to_numpy(np.float64, na_value=np.nan)
+            endless = np.flatnonzero(np.abs(numbers) > LARGEST)
+            if len(endless):
+                row = int(endless[0])
+                raise InputError(
+                    f"{name}: expected finite numbers; column {column!r} has {numbers[row]} in row {row + 1}"
+                )
+    return frame
 
 
 def sort_columns(frame: pd.DataFrame, train: np.ndarray, notes: list[str]) -> Columns:
-    """Sort columns into numbers and words, turn dates into numbers, and drop what says nothing.
+    """Sort columns into numbers and words, turn dates into numbers, and leave out what says nothing.
 
     Arguments:
         train: the rows that decide whether a column is constant.
-        notes: a line is added for every column that is dropped or not taken as it stands.
+        notes: gets a line on every column that is not taken as it stands.
     """
-    numbers: dict[str, pd.Series] = {}
-    words: dict[str, pd.Series] = {}
-    for name in frame.columns:
-        column = frame[name]
+    columns = Columns()
+    for name in map(str, frame.columns):
+        column: Any = frame[name]
         if column.isna().all():
-            notes.append(f"column {name!r}: left out, no value in it")
+            columns.leave_out(name, "no row has a value")
             continue
-        read = _numbers(column, notes)
-        dates = _dates(column) if read is None else None
-        if read is not None:
-            if _counts_rows(read):
-                notes.append(f"column {name!r}: left out, it numbers the rows")
-            else:
-                numbers[name] = read
+        if _is_object(column) and column.map(lambda value: isinstance(value, _MANY)).any():
+            columns.leave_out(name, "they hold lists, not single values")
+            continue
+        numbers = as_numbers(column, notes)
+        dates = as_dates(column) if numbers is None else None
+        if numbers is not None:
+            columns.numbers[name] = numbers
+            if _counts_rows(numbers):
+                columns.leave_out(name, "they only number the rows")
         elif dates is not None:
-            notes.append(f"column {name!r}: dates as day, month and weekday")
-            numbers |= _calendar(name, dates)
-        elif column.map(lambda value: isinstance(value, (list, dict, set, tuple, np.ndarray))).any():
-            notes.append(f"column {name!r}: left out, it holds lists")
+            notes.append(f"column {name!r}: dates as day count, month and weekday")
+            columns.numbers |= _calendar(name, dates)
         else:
             text = column.astype(object).where(column.notna(), MISSING).astype(str)
-            distinct = text.nunique()
-            if distinct > 0.5 * len(text) and distinct > 20:
-                notes.append(
-                    f"column {name!r}: left out, {distinct} different texts in {len(text)} rows only tell rows apart"
-                )
-            else:
-                words[name] = text
-    for kind in (numbers, words):
-        for name in list(kind):
-            known = kind[name].iloc[train]
-            distinct, some_missing = known.nunique(), bool(known.isna().any())
-            if distinct + some_missing < 2 or distinct == 0:
-                what = "no value" if distinct == 0 else "always the same value"
-                notes.append(f"column {name!r}: left out, {what} in the training rows")
-                del kind[name]
-    return Columns(pd.DataFrame(numbers, index=frame.index), pd.DataFrame(words, index=frame.index))
+            columns.words[name] = text
+            if text.nunique() > max(20, 0.5 * len(text)):
+                columns.leave_out(name, "they hold a different text in most rows")
+    for kind in (columns.numbers, columns.words):
+        for name, column in list(kind.items()):
+            known = column.iloc[train]
+            if known.isna().all():
+                columns.leave_out(name, "no training row has a value")
+            elif known.nunique(dropna=False) < 2:
+                columns.leave_out(name, "they never change in the training rows")
+    return columns
 
 
-def _numbers(column: pd.Series, notes: list[str]) -> pd.Series | None:
-    """The column as floats, or None if it holds something else."""
+def as_numbers(column: Any, notes: list[str] | None = None) -> Any:
+    """The column as floats (NaN where missing), or None if it holds something else.
+
+    A text column counts as numbers if nine in ten of its values are; the others become missing, with a note.
+    """
     kind = column.dtype
     if pd.api.types.is_timedelta64_dtype(kind):
         return column.dt.total_seconds()
     if pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_complex_dtype(kind):  # truth values too
-        return pd.Series(column.to_numpy(np.float64, na_value=np.nan), column.index)
-    if not (pd.api.types.is_string_dtype(kind) or pd.api.types.is_object_dtype(kind)):
+        return pd.Series(column.to_numpy(np.float64, na_value=np.nan), column.index, name=column.name)
+    if not (_is_object(column) or isinstance(kind, pd.StringDtype)):
         return None
-    read = pd.to_numeric(column.astype(object).where(column.notna(), None), errors="coerce").astype(np.float64)
-    read = read.where(np.isfinite(read))
-    others = column[read.isna() & column.notna()]
-    if len(others) > (1 - MOSTLY) * column.notna().sum():
+    texts = column.astype(object).where(column.notna(), None)
+    numbers: Any = pd.to_numeric(texts, errors="coerce")
+    numbers = numbers.astype(np.float64)
+    numbers = numbers.where(numbers.abs() <= LARGEST)
+    others = column[numbers.isna() & column.notna()]
+    if len(others) > (1 - MOSTLY) * int(column.notna().sum()):
         return None
-    if len(others):
+    if len(others) and notes is not None:
         notes.append(
-            f"column {column.name!r}: {len(others)} of {len(column)} values are not numbers, such as "
+            f"column {column.name!r}: {plural(len(others), 'value')} of {len(column)} not numbers, such as "
             f"{str(others.iloc[0])[:40]!r}; taken as missing"
         )
-    return read
+    return numbers
 
 
-def _dates(column: pd.Series) -> pd.Series | None:
-    """The column as points in time (UTC), or None if any value is something else."""
+def as_dates(column: Any) -> Any:
+    """The column as points in time (UTC, NaT where missing), or None if any value is something else."""
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
         return column.dt.tz_convert(None) if getattr(column.dtype, "tz", None) is not None else column
-    return parse_dates(column) if pd.api.types.is_string_dtype(column.dtype) or column.dtype == object else None
-
-
-def parse_dates(column: pd.Series) -> pd.Series | None:
-    """Texts as points in time (UTC), or None if any of them is not one."""
-    known = column.dropna()
-    if known.map(lambda value: isinstance(value, str) and not any(map(str.isdigit, value))).any():
+    if not (_is_object(column) or isinstance(column.dtype, pd.StringDtype)):
+        return None
+    if column.dropna().map(lambda value: isinstance(value, str) and not any(map(str.isdigit, value))).any():
         return None
     for form in ("ISO8601", None):
         with warnings.catch_warnings():
@@ -109,7 +156,11 @@ def parse_dates(column: pd.Series) -> pd.Series | None:
     return None
 
 
-def _calendar(name: str, dates: pd.Series) -> dict[str, pd.Series]:
+def _is_object(column: Any) -> bool:
+    return column.dtype == np.dtype(object)
+
+
+def _calendar(name: str, dates: Any) -> dict[str, Any]:
     days = (dates - pd.Timestamp(0)) / pd.Timedelta(days=1)
     return {
         f"{name} (day)": days.astype(np.float64),
@@ -118,11 +169,7 @@ def _calendar(name: str, dates: pd.Series) -> dict[str, pd.Series]:
     }
 
 
-def _counts_rows(values: pd.Series) -> bool:
-    """Whether the column runs 0, 1, 2, ... or 1, 2, 3, ... down the rows, in any order."""
-    return (
-        len(values) > 20
-        and bool(values.notna().all())
-        and bool(np.array_equal(np.sort(values), values.min() + np.arange(len(values))))
-        and values.min() in (0, 1)
-    )
+def _counts_rows(values: Any) -> bool:
+    """Whether the column is 0, 1, 2, ... or 1, 2, 3, ... down the rows."""
+    numbers = values.to_numpy()
+    return len(numbers) > 2 and numbers[0] in (0, 1) and np.array_equal(numbers, numbers[0] + np.arange(len(numbers)))

@@ -1,11 +1,13 @@
 """Forecasting: one record in the order of time, cut 70/10/20, and every window of it that fits."""
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
+from anabranch.data.columns import plural
 from anabranch.data.sources import SOURCES, need
 from anabranch.data.task import MSE, Task, Windows
 from anabranch.errors import InputError
@@ -39,19 +41,19 @@ def record_task(
         InputError: if the record is too short, or a channel never changes while training.
     """
     frames = len(record)
-    ends = (int(0.7 * frames), int(0.8 * frames))
+    ends = (frames * 7 // 10, frames * 8 // 10)
     notes = list(notes)
     shortest = min(ends[1] - ends[0], frames - ends[1])
-    if min(past or 1, horizon or 1) < 1 or 0 in (past, horizon):
+    if any(given is not None and given < 1 for given in (past, horizon)):
         raise InputError(f"expected past and horizon to be 1 frame or more; got {past} and {horizon}")
     if horizon is None:
         horizon = min(HORIZON, max(1, shortest // 2))
         if horizon < HORIZON:
-            notes.append(f"the horizon is {horizon} frames, because the record has only {frames}")
+            notes.append(f"the horizon is {plural(horizon, 'frame')}, because the record has only {frames}")
     if past is None:
         past = max(1, min(PAST, (ends[0] - horizon) // 2))
         if past < PAST:
-            notes.append(f"the past is {past} frames, because the record has only {frames}")
+            notes.append(f"the past is {plural(past, 'frame')}, because the record has only {frames}")
     if ends[0] < past + horizon or shortest < horizon:
         raise InputError(
             f"{name}: expected more frames for windows of {past} + {horizon}; got {frames}, "
@@ -118,7 +120,8 @@ def co2(past: int | None = None, horizon: int | None = None) -> Task:
     need("co2", "statsmodels")
     from statsmodels.datasets import co2 as source
 
-    series = source.load_pandas().data["co2"]
+    series: Any = source.load_pandas().data
+    series = series["co2"]
     gaps = int(series.isna().sum())
     return record_task(
         "co2",
@@ -141,7 +144,7 @@ def acsf1(past: int | None = None, horizon: int | None = None) -> Task:
     need("acsf1", "aeon")
     from aeon.datasets import load_classification
 
-    series, types = load_classification("ACSF1", split="train")
+    series, types = cast(tuple[np.ndarray, np.ndarray], load_classification("ACSF1", split="train"))
     chosen = np.concatenate([np.flatnonzero(types == kind)[:2] for kind in np.unique(types)])
     channels = [f"type {types[i]}, series {i}" for i in chosen]
     return record_task(

@@ -2,6 +2,8 @@
 
 import random
 from collections.abc import Callable
+from functools import cache
+from typing import Any, cast
 
 import numpy as np
 
@@ -42,6 +44,13 @@ def mnist1d() -> Task:
     1000 to test.
     """
     need("mnist1d", "mnist1d")
+    x, y, x_test, y_test = _mnist1d_arrays()
+    return _given_test("mnist1d", (x[:, :, None], y), (x_test[:, :, None], y_test))
+
+
+@cache
+def _mnist1d_arrays() -> tuple[np.ndarray, ...]:
+    """What the generator makes in four seconds; kept, and only ever copied."""
     from mnist1d.data import get_dataset_args, make_dataset
 
     # The generator seeds the global random numbers: put them back as they were.
@@ -51,11 +60,7 @@ def mnist1d() -> Task:
     finally:
         random.setstate(before)
         np.random.set_state(numbers)
-    return _given_test(
-        "mnist1d",
-        (made["x"][:, :, None], made["y"]),
-        (made["x_test"][:, :, None], made["y_test"]),
-    )
+    return tuple(made[part] for part in ("x", "y", "x_test", "y_test"))
 
 
 def japanese_vowels() -> Task:
@@ -93,7 +98,7 @@ def diabetes() -> Task:
     """
     from sklearn.datasets import load_diabetes
 
-    data = load_diabetes(scaled=False)
+    data: Any = load_diabetes(scaled=False)
     rows = shuffled(len(data.target), seed=0)
     return arrays_task(
         "diabetes",
@@ -168,7 +173,9 @@ def _archive(name: str, archive: str, classes: list[str] | None = None) -> Task:
     need(name, "aeon")
     from aeon.datasets import load_classification
 
-    (train, labels), (test, test_labels) = (load_classification(archive, split=part) for part in ("train", "test"))
+    (train, labels), (test, test_labels) = (
+        cast(Any, load_classification(archive, split=part)) for part in ("train", "test")
+    )
     lengths = np.array([series.shape[-1] for series in [*train, *test]])
     if len(set(lengths)) == 1:
         swap = [np.swapaxes(x, 1, 2) for x in (train, test)]
@@ -197,10 +204,10 @@ def _given_test(
     return arrays_task(name, "sequence", inputs, labels, rows, classes=classes, lengths=lengths, source=SOURCES[name])
 
 
-def _classified_table(name: str, data: object) -> Task:
-    inputs, labels = data.data, data.target  # pyright: ignore[reportAttributeAccessIssue]
-    names = [str(label) for label in data.target_names]  # pyright: ignore[reportAttributeAccessIssue]
-    features = [str(feature) for feature in data.feature_names]  # pyright: ignore[reportAttributeAccessIssue]
+def _classified_table(name: str, data: Any) -> Task:
+    inputs, labels = data.data, data.target
+    names = [str(label) for label in data.target_names]
+    features = [str(feature) for feature in data.feature_names]
     rows = stratified(labels, seed=0)
     return arrays_task(
         name, "table", inputs, labels, rows, classes=names, source=SOURCES[name], facts={"features": features}

@@ -26,4 +26,5 @@ def need(task: str, module: str) -> None:
     """Raise an InputError that says what to install, unless ``module`` can be imported."""
     if find_spec(module) is None:
         package = module.replace("_", "-")
-        raise InputError(f"the task {task!r} needs the package {package}: pip install 'anabranch[data]'")
+        what = package if package == "torchvision" else "'anabranch[data]'"
+        raise InputError(f"the task {task!r} needs the package {package}: pip install {what}")

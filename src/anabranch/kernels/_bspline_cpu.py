@@ -42,29 +42,33 @@ def _pieces(knots, order, derivative):
     features, count = knots.shape
     pieces = np.zeros((features, count - 1, order + 1, order + 1), knots.dtype)
     t = np.empty(count + 2 * order, knots.dtype)  # more knots at both ends, so that no border is a special case
-    share, carry = np.empty(order + 1, knots.dtype), np.empty(order + 1, knots.dtype)
+    carry = np.empty(order + 1, knots.dtype)
     for i in range(features):
-        t[order : order + count] = knots[i]
+        for j in range(count):
+            t[order + j] = knots[i, j]
         for j in range(1, order + 1):
             t[order - j] = knots[i, 0] - j * (knots[i, 1] - knots[i, 0])
-            t[order + count - 1 + j] = knots[i, -1] + j * (knots[i, -1] - knots[i, -2])
+            t[order + count - 1 + j] = knots[i, count - 1] + j * (knots[i, count - 1] - knots[i, count - 2])
         for m in range(count - 1):
-            piece, here, width = pieces[i, m], t[m + order], t[m + order + 1] - t[m + order]
-            piece[0, 0] = 1
+            here, width = t[m + order], t[m + order + 1] - t[m + order]
+            pieces[i, m, 0, 0] = derivative <= order
             for degree in range(1, order + 1):
-                carry[:] = 0
+                for power in range(order + 1):
+                    carry[power] = 0
                 for j in range(degree):
                     low, high = t[m + order + 1 + j - degree], t[m + order + 1 + j]
-                    share[:] = piece[:, j] / (high - low)
-                    if degree <= order - derivative:  # times (high - x) and (x - low)
-                        piece[:, j] = carry + (high - here) * share
-                        carry[:] = (here - low) * share
-                        piece[1:, j] -= width * share[:-1]
-                        carry[1:] += width * share[:-1]
-                    else:  # the derivative of the spline of this degree
-                        piece[:, j] = carry - degree * share
-                        carry[:] = degree * share
-                piece[:, degree] = carry
+                    below = low - low  # the coefficient of the next lower power
+                    for power in range(order + 1):
+                        share = pieces[i, m, power, j] / (high - low)
+                        if degree <= order - derivative:  # times (high - x) and (x - low)
+                            pieces[i, m, power, j] = carry[power] + (high - here) * share - width * below
+                            carry[power] = (here - low) * share + width * below
+                            below = share
+                        else:  # the derivative of the spline of this degree
+                            pieces[i, m, power, j] = carry[power] - degree * share
+                            carry[power] = degree * share
+                for power in range(order + 1):
+                    pieces[i, m, power, degree] = carry[power]
     return pieces
 
 

@@ -15,7 +15,7 @@ def bspline_basis_reference(
 ) -> Float[Tensor, "batch features basis"]:
     """The Cox-de Boor recursion, written as in the textbook; what :func:`bspline_basis` is tested against."""
     x = x.unsqueeze(-1)
-    basis = ((x >= knots[:, :-1]) & (x < knots[:, 1:])).to(x.dtype)
+    basis = ((x >= knots[:, :-1]) & (x < knots[:, 1:]) & (derivative <= order)).to(x.dtype)
     for degree in range(1, order + 1):
         left = basis[..., :-1] / (knots[:, degree:-1] - knots[:, : -degree - 1])
         right = basis[..., 1:] / (knots[:, degree + 1 :] - knots[:, 1:-degree])

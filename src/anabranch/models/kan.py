@@ -61,10 +61,22 @@ class KAN(nn.Module):
             with torch.no_grad():
                 x = layer(x)
 
-    def refine(self, grid: int) -> None:
-        """Give every layer another number of intervals and keep the function: grid extension, section 2.4."""
+    def refine(self, grid: int, x: Float[Tensor, "batch in_dim"] | None = None, *, uniform: float = 0.02) -> None:
+        """Give every layer another number of intervals and keep the function: grid extension, section 2.4.
+
+        Arguments:
+            grid: the new number of intervals.
+            x: typical inputs, which the grids then move to as well. Without them, what a hidden node sends beyond the
+                next layer's grid changes.
+            uniform: see :meth:`update_grid`.
+        """
         for layer in self._kan_layers():
-            layer.refine(grid)
+            if x is None:
+                layer.refine(grid)
+            else:
+                layer.update_grid(x, grid=grid, uniform=uniform)
+                with torch.no_grad():
+                    x = layer(x)
 
     def penalty(
         self, x: Float[Tensor, "batch in_dim"], *, magnitude: float = 1.0, entropy: float = 1.0
@@ -86,6 +98,7 @@ class KAN(nn.Module):
         *,
         steps: int = 200,
         penalty: float = 0.0,
+        entropy: float = 1.0,
         grid_updates: int = 0,
         uniform: float = 0.02,
     ) -> float:
@@ -93,6 +106,7 @@ class KAN(nn.Module):
 
         Arguments:
             penalty: weight of :meth:`penalty`.
+            entropy: weight of the entropy within it; more drives the edges of a layer to few large ones.
             grid_updates: how many times, evenly spread over the first half of the steps, the grids follow the data.
             uniform: see :meth:`update_grid`.
 
@@ -101,7 +115,7 @@ class KAN(nn.Module):
 
         def loss() -> Tensor:
             error = (self(x) - y).square().mean()
-            return error + penalty * self.penalty(x) if penalty else error
+            return error + penalty * self.penalty(x, entropy=entropy) if penalty else error
 
         done = 0
         for update in range(grid_updates):

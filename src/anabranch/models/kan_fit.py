@@ -38,7 +38,7 @@ def fit_lbfgs(
             torch.zeros(p.numel(), dtype=torch.float64) if g is None else g.detach().flatten().cpu().double()
             for p, g in zip(changing, grads, strict=True)
         ]
-        return float(value), torch.cat(flat).numpy()
+        return float(value.detach()), torch.cat(flat).numpy()
 
     start = torch.cat([p.detach().flatten().cpu().double() for p in changing]).numpy()
     options = {"maxiter": steps, "maxfun": 2 * steps + 10, "maxcor": memory, "ftol": 0.0, "gtol": 0.0}

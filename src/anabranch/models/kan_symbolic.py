@@ -77,14 +77,14 @@ def affine(x: Float[Tensor, "batch"], y: Float[Tensor, "batch"], name: str) -> C
     if name == "x":
         a, b = 1.0, 0.0
     else:
-        (a, b), reach = (0.0, 0.0), 10.0
-        for _ in range(8):
-            a_grid = a + reach * torch.linspace(-1, 1, 41, dtype=x.dtype, device=x.device)
-            b_grid = b + reach * torch.linspace(-1, 1, 41, dtype=x.dtype, device=x.device)
-            value = LIBRARY[name](a_grid[:, None, None] * x + b_grid[:, None])
-            r2 = _correlation(value, y).square()
-            at = int(r2.argmax())
-            a, b, reach = float(a_grid[at // 41]), float(b_grid[at % 41]), reach / 5
+        (a, b), reach, side = (0.0, 0.0), 10.0, 41  # wide and coarse at first, then ever closer
+        for _ in range(14):
+            ends = torch.linspace(-reach, reach, side, dtype=x.dtype, device=x.device)
+            some = slice(None, None, 4 if side == 41 else 1)
+            value = LIBRARY[name]((a + ends)[:, None, None] * x[some] + (b + ends)[:, None])
+            at = int(_correlation(value, y[some]).square().argmax())
+            a, b = a + float(ends[at // side]), b + float(ends[at % side])
+            reach, side = reach / 2.5, 9
     value = LIBRARY[name](a * x + b)
     r2 = float(_correlation(value, y).square())
     centred = value - value.mean()

@@ -71,16 +71,20 @@ class KANLinear(DenseLayer):
         return self.base_weight * self.base(x).unsqueeze(-2) + self.spline_scale * spline
 
     @torch.no_grad()
-    def update_grid(self, x: Float[Tensor, "*batch in_dim"], *, uniform: float = 0.02) -> None:
+    def update_grid(
+        self, x: Float[Tensor, "*batch in_dim"], *, grid: int | None = None, uniform: float = 0.02
+    ) -> None:
         """Move the grid to where the inputs are and refit the splines there (section 2.2).
 
         Arguments:
             x: typical inputs.
+            grid: number of intervals, if it is to change too; see :meth:`refine`.
             uniform: share of the even grid; the rest puts equally many of the inputs into every interval.
         """
         if not 0 < uniform <= 1:
             raise ValueError(f"uniform must lie in (0, 1], so that no two knots coincide; got {uniform}")
-        self._move(quantile_grid(x.reshape(-1, self.in_dim).to(self.knots.dtype), self.grid, uniform))
+        rows = x.reshape(-1, self.in_dim).to(self.knots.dtype)
+        self._move(quantile_grid(rows, grid or self.grid, uniform))
 
     @torch.no_grad()
     def refine(self, grid: int) -> None:
