@@ -188,8 +188,9 @@ def test_loading_twice_gives_the_same(name: str, tasks: dict[str, Task]) -> None
 
 @pytest.mark.usefixtures("unchecked")  # the checks of annotations draw random numbers themselves
 def test_the_global_random_numbers_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    from anabranch.data import shipped
     from mnist1d import data as generator
+
+    from anabranch.data import shipped
 
     few = generator.get_dataset_args()
     few.num_samples = 50
@@ -226,7 +227,7 @@ def test_options_that_do_not_apply_are_refused() -> None:
 
 
 def test_names_that_do_not_exist_get_the_nearest_that_do() -> None:
-    with pytest.raises(InputError, match="unknown task 'digts'; did you mean .*'digits'"):
+    with pytest.raises(InputError, match=r"unknown task 'digts'; did you mean .*'digits'"):
         load("digts")
     with pytest.raises(InputError, match="unknown task ''"):
         load("")

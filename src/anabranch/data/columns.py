@@ -145,12 +145,13 @@ def as_dates(column: Any) -> Any:
         return None
     if column.dropna().map(lambda value: isinstance(value, str) and not any(map(str.isdigit, value))).any():
         return None
-    for form in ("ISO8601", None):
+    forms: tuple[dict[str, Any], ...] = ({"format": "ISO8601"}, {}, {"dayfirst": True})
+    for options in forms:
         with warnings.catch_warnings():
             # Pandas warns that it guesses the form from the first value; a value of another form still raises.
             warnings.simplefilter("ignore")
             try:
-                return pd.to_datetime(column, format=form, utc=True).dt.tz_convert(None)
+                return pd.to_datetime(column, utc=True, **options).dt.tz_convert(None)
             except (ValueError, TypeError, OverflowError):
                 continue
     return None
