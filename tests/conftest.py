@@ -1,11 +1,18 @@
 """Shapes and types are checked while the tests run: jaxtyping's annotations, by beartype."""
 
+import sys
 from collections.abc import Iterator
+from types import ModuleType
 
 import jaxtyping
 import pytest
+from beartype import BeartypeConf, beartype
 
-_HOOK = jaxtyping.install_import_hook("anabranch", "beartype.beartype")
+# An int is welcome where a float is asked for. The hook wants the checker's import path, so it gets a module.
+_CHECKER = ModuleType("anabranch_type_checker")
+_CHECKER.check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # type: ignore[attr-defined]
+sys.modules[_CHECKER.__name__] = _CHECKER
+_HOOK = jaxtyping.install_import_hook("anabranch", "anabranch_type_checker.check")
 
 import torch  # noqa: E402
 

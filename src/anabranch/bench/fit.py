@@ -4,12 +4,15 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from anabranch.data.task import Batch, Split, Task
+from anabranch.data.task import Split, Task
+from anabranch.learning import Backprop, Trainer
+from anabranch.learning.base import forward
 
 
 class Diverged(ArithmeticError):
@@ -61,11 +64,6 @@ def cosine_with_warmup(spent: float, warmup: float = 0.05) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (spent - warmup) / (1 - warmup))))
 
 
-def apply(model: nn.Module, batch: Batch) -> Tensor:
-    """Run a model on a batch, with the lengths where there are some."""
-    return model(batch.inputs) if batch.lengths is None else model(batch.inputs, lengths=batch.lengths)
-
-
 def fit(
     model: nn.Module,
     train: Split,
@@ -73,30 +71,47 @@ def fit(
     loss: Callable[[Tensor, Tensor], Float[Tensor, ""]],
     optimizer: torch.optim.Optimizer,
     budget: Budget,
+    clip: float | None = 1.0,
+    **options: Any,
+) -> History:
+    """Train a model in place by backpropagation; the options are those of :func:`run`.
+
+    Arguments:
+        loss: maps the model's output and the targets to a scalar.
+        clip: largest norm of the gradient; None leaves it alone.
+    """
+    trainer = Backprop().bind(model, loss, lambda _: optimizer, clip=clip)
+    return run(trainer, train, budget=budget, **options)
+
+
+def run(
+    trainer: Trainer,
+    train: Split,
+    *,
+    budget: Budget,
     batch_size: int = 64,
     seed: int = 0,
-    clip: float | None = 1.0,
     schedule: Callable[[float], float] = cosine_with_warmup,
     checks: int = 0,
     check: Callable[[nn.Module], float] | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> History:
-    """Train a model in place.
+    """Train a module in place by whatever rule the trainer follows.
 
     Arguments:
-        loss: maps the model's output and the targets to a scalar.
         budget: when to stop.
         seed: fixes the order of the data.
-        clip: largest norm of the gradient; None leaves it alone.
         schedule: factor on every learning rate by the share of the budget that is spent.
         checks: how many times, evenly spread, ``check`` is called on the model in eval mode; its time is not counted.
-        on_progress: called now and then with the share of the budget that is spent.
+        on_progress: called at every check with the share of the budget that is spent.
 
     Raises:
         Diverged: if the loss stops being finite.
     """
+    model = trainer.module
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    base = [group["lr"] for group in optimizer.param_groups]
+    groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+    rates = [group["lr"] for group in groups]
     history, since, losses = History(), 0, torch.zeros((), device=device)
     next_check = 1 / checks if checks and check else math.inf
     model.train()
@@ -105,16 +120,10 @@ def fit(
         spent = budget.spent(history.steps, time.perf_counter() - started - paused)
         if spent >= 1:
             break
-        for group, rate in zip(optimizer.param_groups, base, strict=True):
+        for group, rate in zip(groups, rates, strict=True):
             group["lr"] = rate * schedule(spent)
-        batch = train.batch(index).to(device)
-        value = loss(apply(model, batch), batch.targets)
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        if clip is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), clip)
-        optimizer.step()
-        losses, since, history.steps = losses + value.detach(), since + 1, history.steps + 1
+        losses += trainer.step(train.batch(index).to(device)).loss
+        since, history.steps = since + 1, history.steps + 1
         spent = budget.spent(history.steps, time.perf_counter() - started - paused)
         if spent >= next_check - 1e-9:
             pause = time.perf_counter()
@@ -131,10 +140,12 @@ def fit(
             if on_progress is not None:
                 on_progress(min(spent, 1.0))
             paused += time.perf_counter() - pause
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     history.seconds = time.perf_counter() - started - paused
     if since and not math.isfinite(float(losses)):
         raise Diverged(f"the loss became {float(losses)} within {history.steps} steps")
-    for group, rate in zip(optimizer.param_groups, base, strict=True):
+    for group, rate in zip(groups, rates, strict=True):
         group["lr"] = rate
     model.eval()
     return history
@@ -148,7 +159,7 @@ def predictions(model: nn.Module, split: Split, batch_size: int = 256) -> Iterat
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     for index in torch.arange(len(split)).split(batch_size):
         batch = split.batch(index).to(device)
-        yield apply(model, batch), batch.targets
+        yield forward(model, batch), batch.targets
     model.train(was_training)
 
 

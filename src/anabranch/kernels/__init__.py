@@ -1,1 +1,6 @@
-"""Kernels."""
+"""The few hot loops, each one function: a reference in plain torch, and the fastest path for the device it runs on."""
+
+from anabranch.kernels._linear_attention import causal_linear_attention, causal_linear_sums
+from anabranch.kernels._linear_scan import linear_scan
+
+__all__ = ["causal_linear_attention", "causal_linear_sums", "linear_scan"]

@@ -1,1 +1,35 @@
-"""Models."""
+"""Models: a stem, a trunk and a head, with slots for parts; and whole architectures made of them."""
+
+from anabranch.models.convnet import ConvNet
+from anabranch.models.heads import Classifier, ForecastHead, LanguageHead, Regressor
+from anabranch.models.kan import KAN
+from anabranch.models.metaformer import MetaFormer
+from anabranch.models.mlp import MLP
+from anabranch.models.network import Head, Network, Stem, Tokens, Trunk, generate
+from anabranch.models.positions import LearnedPositions, SinusoidalPositions
+from anabranch.models.recurrent import RecurrentNet
+from anabranch.models.stems import ByteEmbed, FeatureEmbed, FrameEmbed, PatchEmbed
+
+__all__ = [
+    "KAN",
+    "MLP",
+    "ByteEmbed",
+    "Classifier",
+    "ConvNet",
+    "FeatureEmbed",
+    "ForecastHead",
+    "FrameEmbed",
+    "Head",
+    "LanguageHead",
+    "LearnedPositions",
+    "MetaFormer",
+    "Network",
+    "PatchEmbed",
+    "RecurrentNet",
+    "Regressor",
+    "SinusoidalPositions",
+    "Stem",
+    "Tokens",
+    "Trunk",
+    "generate",
+]

@@ -1,1 +1,8 @@
-"""Theory."""
+"""Exact constructions, meters and limits: what a network is, or does, said in closed form."""
+
+from anabranch.theory.fisher import diag_fisher
+from anabranch.theory.regions import TooManyRegions, to_tree
+from anabranch.theory.regions_program import Unsupported
+from anabranch.theory.regions_tree import AffineTree, Cell, TreeCost
+
+__all__ = ["AffineTree", "Cell", "TooManyRegions", "TreeCost", "Unsupported", "diag_fisher", "to_tree"]

@@ -1,1 +1,7 @@
-"""Attention."""
+"""Attention: token mixers whose weights depend on the tokens."""
+
+from anabranch.nn.attention.feature_maps import elu_plus_one, outer_square
+from anabranch.nn.attention.linear import LinearAttention
+from anabranch.nn.attention.softmax import SoftmaxAttention
+
+__all__ = ["LinearAttention", "SoftmaxAttention", "elu_plus_one", "outer_square"]

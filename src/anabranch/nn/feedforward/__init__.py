@@ -1,1 +1,17 @@
-"""Feedforward."""
+"""Dense layers and channel mixers: how the channels of one token exchange information."""
+
+from anabranch.nn.feedforward.base import ChannelMixer, DenseLayer
+from anabranch.nn.feedforward.kan import KANLinear, KANMixing
+from anabranch.nn.feedforward.mlp import MLP, GatedMLP, IdentityChannel
+from anabranch.nn.feedforward.perceptron import PerceptronLayer
+
+__all__ = [
+    "MLP",
+    "ChannelMixer",
+    "DenseLayer",
+    "GatedMLP",
+    "IdentityChannel",
+    "KANLinear",
+    "KANMixing",
+    "PerceptronLayer",
+]

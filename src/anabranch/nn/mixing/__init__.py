@@ -1,1 +1,10 @@
-"""Mixing."""
+"""Token mixers: how the tokens of one sample exchange information."""
+
+from anabranch.nn.mixing.base import Grid, TokenMixer
+from anabranch.nn.mixing.conv import ConvMixing
+from anabranch.nn.mixing.identity import IdentityMixing
+from anabranch.nn.mixing.mlp import TokenMLP
+from anabranch.nn.mixing.pool import PoolMixing
+from anabranch.nn.mixing.random import RandomMixing
+
+__all__ = ["ConvMixing", "Grid", "IdentityMixing", "PoolMixing", "RandomMixing", "TokenMLP", "TokenMixer"]

@@ -99,6 +99,18 @@ class TokenMixer(Streaming):
         """The dense mixing matrix, where the mixer has one: slow, for tests and for looking at."""
         raise NotImplementedError(f"{type(self).__name__} has no mixing matrix")
 
+    def values(self, context: Float[Tensor, "batch source dim"]) -> Float[Tensor, "batch heads source value"]:
+        """What the mixing matrix mixes; by default the tokens themselves, under one head."""
+        return context[:, None]
+
+    def project(self, mixed: Float[Tensor, "batch heads time value"]) -> Float[Tensor, "batch time dim"]:
+        """From the mixed values of all heads to the output; by default they are laid side by side.
+
+        A mixer with a mixing matrix obeys ``mixer(x) == project(weights(x) @ values(x))``: the dense form that its
+        fast form is tested against.
+        """
+        return mixed.transpose(1, 2).flatten(2)
+
     def cost(self, n: int) -> int:
         """Multiply-adds of one forward pass over ``n`` tokens of one sample."""
         raise NotImplementedError

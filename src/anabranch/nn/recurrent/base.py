@@ -13,11 +13,17 @@ from anabranch.spaces import Space
 class Recurrence(Streaming):
     """Contract of the slot ``cell``: ``(batch, time, in_dim) -> (batch, time, dim)``, causal, with a state.
 
-    A subclass gives ``initial_state`` and ``step``; one whose recurrence can be solved in parallel also overrides
-    :meth:`scan`. The constructor takes ``in_dim`` and ``dim`` first, then keyword-only options.
+    A subclass gives ``initial_state`` and ``step``; one whose recurrence can be solved in parallel, or by a fused loop,
+    also overrides :meth:`scan`. The constructor takes ``in_dim`` and ``dim`` first, then keyword-only options.
+
+    Declared facts, each proved by the contract tests:
+
+    * ``state_is_output``: the state after a frame is that frame's output, and nothing else;
+    * ``cost(n)``: multiply-adds of a forward pass over ``n`` frames, one sample.
     """
 
     causal = True
+    state_is_output: ClassVar[bool] = False
     no_compile: ClassVar[str | None] = None
     space: ClassVar[Space] = {}
 
@@ -40,7 +46,8 @@ class Recurrence(Streaming):
         Arguments:
             x: the frames.
             state: where to start from; ``initial_state`` if not given.
-            lengths: frames that exist in each row, at least 1; the returned state is the one after the last of them.
+            lengths: frames that exist in each row, at least 1; the returned state is the one after the last of them,
+                and the outputs behind it are void.
             resets: True where a row starts anew before reading the frame.
 
         Returns: the outputs, and the state after the last frame.
@@ -55,15 +62,24 @@ class Recurrence(Streaming):
             raise ValueError(f"the resets must be {tuple(x.shape[:2])}; got {tuple(resets.shape)}")
         if state is None:
             state = self.initial_state(x.shape[0])
-        if lengths is None and resets is None:
-            return self.scan(x, state)
-        return self.recur(x, state, lengths, resets)
+        if resets is not None:
+            return self.recur(x, state, lengths, resets)
+        return self.scan(x, state) if lengths is None else self.scan_ragged(x, state, lengths)
 
     def scan(
         self, x: Float[Tensor, "batch time in_dim"], state: State
     ) -> tuple[Float[Tensor, "batch time dim"], State]:
         """The fastest solver for a full sequence; the plain loop unless a subclass knows better."""
         return self.recur(x, state, None, None)
+
+    def scan_ragged(
+        self, x: Float[Tensor, "batch time in_dim"], state: State, lengths: Int[Tensor, "batch"]
+    ) -> tuple[Float[Tensor, "batch time dim"], State]:
+        """Like :meth:`scan`, with the state after each row's last frame."""
+        if not self.state_is_output:
+            return self.recur(x, state, lengths, None)
+        y, _ = self.scan(x, state)
+        return y, y[torch.arange(len(y), device=y.device), lengths - 1]
 
     def chunk(
         self, x: Float[Tensor, "batch time in_dim"], state: State
@@ -87,6 +103,10 @@ class Recurrence(Streaming):
             state = new if lengths is None else select(t < lengths, new, state)
             outputs.append(y_t)
         return torch.stack(outputs, dim=1), state
+
+    def cost(self, n: int) -> int:
+        """Multiply-adds for ``n`` frames of one sample: each matrix is used once a frame."""
+        return n * sum(p.numel() for p in self.parameters() if p.ndim == 2)
 
 
 def select(condition: Bool[Tensor, "batch"], if_true: State, if_false: State) -> State:

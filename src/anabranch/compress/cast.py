@@ -1,0 +1,33 @@
+"""Half precision, the plainest compressor: the bar that every other one has to pass."""
+
+import torch
+from torch import Tensor, nn
+
+from anabranch.compress.base import Converter
+
+
+class Cast(Converter):
+    """Keep weights and compute in a shorter floating type; inputs and outputs keep theirs.
+
+    Arguments:
+        dtype: the shorter type. Default bfloat16.
+    """
+
+    def __init__(self, *, dtype: torch.dtype = torch.bfloat16):
+        if not dtype.is_floating_point:
+            raise ValueError(f"expected a floating type; got {dtype}")
+        self.dtype = dtype
+
+    def transform(self, module: nn.Module, example: Tensor) -> nn.Module:
+        with torch.inference_mode():
+            outside = module(example).dtype
+        return _Casted(module.to(self.dtype), self.dtype, outside)
+
+
+class _Casted(nn.Module):
+    def __init__(self, module: nn.Module, inside: torch.dtype, outside: torch.dtype):
+        super().__init__()
+        self.module, self.inside, self.outside = module, inside, outside
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.module(x.to(self.inside) if x.is_floating_point() else x).to(self.outside)

@@ -1,0 +1,129 @@
+"""Linear attention (Katharopoulos et al. 2020, arXiv 2006.16236): attention whose cost grows with the tokens, not their
+square, and whose causal form is a recurrent network with a state of fixed size."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from anabranch.kernels import causal_linear_attention, causal_linear_sums
+from anabranch.kernels._linear_attention import CHUNK
+from anabranch.nn.attention.feature_maps import FeatureMap, elu_plus_one
+from anabranch.nn.mixing.base import Grid, TokenMixer
+from anabranch.nn.streaming import State
+
+
+class Projected(NamedTuple):
+    """Queries and keys with the feature map applied, and values."""
+
+    query: Float[Tensor, "batch heads time features"]
+    key: Float[Tensor, "batch heads source features"]
+    value: Float[Tensor, "batch heads source value"]
+
+
+class LinearAttention(TokenMixer):
+    """Every token reads a weighted mean of the others, the weights being ``phi(q) . phi(k)``, divided by their sum.
+
+    Since no softmax couples the scores, ``sum_j phi(k_j) v_j^T`` and ``sum_j phi(k_j)`` are formed once and read by all
+    queries (eq. 6). If ``causal`` they are running sums (eq. 12), which are also the state when streaming: its size
+    does not depend on how many tokens were read. Where nothing is left to read (every token masked), what is read is
+    zero, and the output is the output layer's bias.
+
+    Arguments:
+        dim: channels of a token.
+        heads: mixing matrices that work side by side, each on ``dim / heads`` channels.
+        causal: read no later token; such an attention reads its own sequence only.
+        feature_map: ``phi``, a function or module on the last dimension; its dot products must not be negative.
+        bias: whether the linear maps have biases.
+        eps: added to the sum that the weights are divided by.
+
+    Raises: ``ValueError`` if ``dim`` is not a multiple of ``heads``.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        heads: int = 4,
+        causal: bool = False,
+        feature_map: FeatureMap = elu_plus_one,
+        bias: bool = True,
+        eps: float = 1e-6,
+    ):
+        super().__init__(dim)
+        if heads < 1 or dim % heads:
+            raise ValueError(f"dim must be a multiple of heads; got {dim} and {heads}")
+        self.heads, self.causal, self.eps = heads, causal, eps
+        self.equivariant = self.cross = not causal
+        self.feature_map = feature_map
+        self.features = feature_map(torch.zeros(1, dim // heads)).shape[-1]
+        self.query = nn.Linear(dim, dim, bias=bias)
+        self.key_value = nn.Linear(dim, 2 * dim, bias=bias)
+        self.out = nn.Linear(dim, dim, bias=bias)
+
+    def split(self, x: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch heads time head_dim"]:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def read(self, x: Float[Tensor, "batch time dim"], context: Float[Tensor, "batch source dim"]) -> Projected:
+        key, value = map(self.split, self.key_value(context).chunk(2, dim=-1))
+        return Projected(self.feature_map(self.split(self.query(x))), self.feature_map(key), value)
+
+    def project(self, mixed: Float[Tensor, "batch heads time value"]) -> Float[Tensor, "batch time dim"]:
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+    def divide(
+        self, numerator: Float[Tensor, "batch heads time value"], denominator: Float[Tensor, "batch heads time"]
+    ) -> Float[Tensor, "batch heads time value"]:
+        return numerator / (denominator + self.eps)[..., None]
+
+    def mix(
+        self,
+        x: Float[Tensor, "batch time dim"],
+        context: Float[Tensor, "batch source dim"],
+        mask: Bool[Tensor, "batch source"] | None,
+        grid: Grid | None,
+    ) -> Float[Tensor, "batch time dim"]:
+        query, key, value = self.read(x, context)
+        if mask is not None:
+            key = key.masked_fill(~mask[:, None, :, None], 0)
+        if self.causal:
+            return self.project(causal_linear_attention(query, key, value, eps=self.eps))
+        return self.project(self.divide(query @ (key.mT @ value), (query @ key.sum(-2)[..., None])[..., 0]))
+
+    def weights(
+        self, x: Float[Tensor, "batch time dim"], context: Float[Tensor, "batch source dim"] | None = None
+    ) -> Float[Tensor, "batch heads time source"]:
+        query, key, _ = self.read(x, x if context is None else context)
+        scores = query @ key.mT
+        if self.causal:
+            scores = scores.tril()
+        return self.divide(scores, scores.sum(-1))
+
+    def values(self, context: Float[Tensor, "batch source dim"]) -> Float[Tensor, "batch heads source value"]:
+        return self.split(self.key_value(context).chunk(2, dim=-1)[1])
+
+    def initial_state(self, batch: int) -> State:
+        """``S``, the sum of ``phi(k) v^T``, and ``z``, the sum of ``phi(k)``."""
+        return {
+            "S": self.zeros(batch, self.heads, self.features, self.dim // self.heads),
+            "z": self.zeros(batch, self.heads, self.features),
+        }
+
+    def step(self, x_t: Float[Tensor, "batch dim"], state: State) -> tuple[Float[Tensor, "batch dim"], State]:
+        query, key, value = self.read(x_t[:, None], x_t[:, None])
+        S, z = state["S"] + key.mT * value, state["z"] + key[:, :, 0]
+        mixed = self.divide(query @ S, (query * z[:, :, None]).sum(-1))
+        return self.project(mixed)[:, 0], {"S": S, "z": z}
+
+    def chunk(self, x: Float[Tensor, "batch time dim"], state: State) -> tuple[Float[Tensor, "batch time dim"], State]:
+        query, key, value = self.read(x, x)
+        numerator, denominator = causal_linear_sums(query, key, value)
+        mixed = self.divide(numerator + query @ state["S"], denominator + (query @ state["z"][..., None])[..., 0])
+        return self.project(mixed), {"S": state["S"] + key.mT @ value, "z": state["z"] + key.sum(-2)}
+
+    def cost(self, n: int) -> int:
+        chunk = min(n, CHUNK) if self.causal else 0
+        inside = n * chunk * (self.features * self.heads + self.dim)
+        between = 2 * n * self.features * (self.dim + self.heads) if n > chunk else 0
+        return 4 * n * self.dim**2 + inside + between

@@ -1,0 +1,105 @@
+"""Softmax attention (Vaswani et al. 2017, arXiv 1706.03762): what most token mixers are measured against."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from anabranch.nn.mixing.base import Grid, TokenMixer
+from anabranch.nn.streaming import State
+
+
+class SoftmaxAttention(TokenMixer):
+    """Every token reads a weighted mean of the others, the weights being the softmax of scaled dot products.
+
+    A causal one streams: its state holds the keys and values of all tokens so far and so **grows** by
+    ``2 * dim`` numbers a token, until ``max_len`` tokens are held; one more raises ``ValueError``. Where nothing is
+    left to read (every token masked), what is read is zero, and the output is the output layer's bias.
+
+    Arguments:
+        dim: channels of a token.
+        heads: mixing matrices that work side by side, each on ``dim / heads`` channels.
+        causal: read no later token; such an attention reads its own sequence only.
+        bias: whether the four linear maps have biases.
+        max_len: largest number of tokens held while streaming.
+
+    Raises: ``ValueError`` if ``dim`` is not a multiple of ``heads``.
+    """
+
+    equivariant = True
+    cross = True
+
+    def __init__(self, dim: int, *, heads: int = 4, causal: bool = False, bias: bool = True, max_len: int = 4096):
+        super().__init__(dim)
+        if heads < 1 or dim % heads:
+            raise ValueError(f"dim must be a multiple of heads; got {dim} and {heads}")
+        self.heads, self.causal, self.max_len = heads, causal, max_len
+        self.equivariant = self.cross = not causal
+        self.query = nn.Linear(dim, dim, bias=bias)
+        self.key_value = nn.Linear(dim, 2 * dim, bias=bias)
+        self.out = nn.Linear(dim, dim, bias=bias)
+
+    def split(self, x: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch heads time head_dim"]:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def project(self, mixed: Float[Tensor, "batch heads time value"]) -> Float[Tensor, "batch time dim"]:
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+    def mix(
+        self,
+        x: Float[Tensor, "batch time dim"],
+        context: Float[Tensor, "batch source dim"],
+        mask: Bool[Tensor, "batch source"] | None,
+        grid: Grid | None,
+    ) -> Float[Tensor, "batch time dim"]:
+        query = self.split(self.query(x))
+        key, value = map(self.split, self.key_value(context).chunk(2, dim=-1))
+        if mask is None:
+            return self.project(F.scaled_dot_product_attention(query, key, value, is_causal=self.causal))
+        readable = mask[:, None, None, :]
+        if self.causal:
+            readable = readable & self.earlier(x.shape[1], x.device)
+        readable = readable.expand(-1, 1, x.shape[1], -1)
+        # A row with nothing to read would be 0 / 0: let it read the first token, and then forget what it read.
+        empty = ~readable.any(-1, keepdim=True)
+        first = torch.arange(context.shape[1], device=x.device) == 0
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=readable | (empty & first))
+        return self.project(mixed.masked_fill(empty, 0))
+
+    @staticmethod
+    def earlier(n: int, device: torch.device) -> Bool[Tensor, "time time"]:
+        return torch.ones(n, n, dtype=torch.bool, device=device).tril()
+
+    def weights(
+        self, x: Float[Tensor, "batch time dim"], context: Float[Tensor, "batch source dim"] | None = None
+    ) -> Float[Tensor, "batch heads time source"]:
+        context = x if context is None else context
+        key, _ = self.key_value(context).chunk(2, dim=-1)
+        scores = self.split(self.query(x)) @ self.split(key).mT * (self.dim // self.heads) ** -0.5
+        if self.causal:
+            scores = scores.masked_fill(~self.earlier(x.shape[1], x.device), -torch.inf)
+        return scores.softmax(-1)
+
+    def values(self, context: Float[Tensor, "batch source dim"]) -> Float[Tensor, "batch heads source value"]:
+        return self.split(self.key_value(context).chunk(2, dim=-1)[1])
+
+    def initial_state(self, batch: int) -> State:
+        empty = self.zeros(batch, self.heads, 0, self.dim // self.heads)
+        return {"key": empty, "value": empty}
+
+    def step(self, x_t: Float[Tensor, "batch dim"], state: State) -> tuple[Float[Tensor, "batch dim"], State]:
+        y, state = self.chunk(x_t[:, None], state)
+        return y[:, 0], state
+
+    def chunk(self, x: Float[Tensor, "batch time dim"], state: State) -> tuple[Float[Tensor, "batch time dim"], State]:
+        key, value = map(self.split, self.key_value(x).chunk(2, dim=-1))
+        key, value = torch.cat([state["key"], key], 2), torch.cat([state["value"], value], 2)
+        held, new = key.shape[2], x.shape[1]
+        if held > self.max_len:
+            raise ValueError(f"this attention holds at most {self.max_len} tokens while streaming; got {held}")
+        readable = None if new == 1 else self.earlier(held, x.device)[held - new :]
+        mixed = F.scaled_dot_product_attention(self.split(self.query(x)), key, value, attn_mask=readable)
+        return self.project(mixed), {"key": key, "value": value}
+
+    def cost(self, n: int) -> int:
+        return 4 * n * self.dim**2 + 2 * n**2 * self.dim

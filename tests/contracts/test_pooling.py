@@ -1,0 +1,72 @@
+"""Every pooling of the catalog keeps the laws of :class:`anabranch.nn.pool.Pool`; activations are simple enough."""
+
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anabranch.catalog import parts
+from anabranch.nn.pool import Pool
+from anabranch.slots import fill
+from anabranch.testing import check_compile, check_part, check_same_seed, check_scales
+
+DIM, TIME = 8, 5
+few = settings(max_examples=8, deadline=None, derandomize=True)
+each = pytest.mark.parametrize("name", parts("pooling"))
+
+
+def build(name, time=TIME):
+    torch.manual_seed(0)
+    return fill("pooling", name, dim=DIM, length=time)
+
+
+def tokens(seed=0, time=TIME):
+    return torch.randn(3, time, DIM, generator=torch.Generator().manual_seed(seed))
+
+
+@each
+def test_it_is_a_pooling_and_treats_samples_alone(name):
+    part, x = build(name).double().eval(), tokens().double()
+    assert isinstance(part, Pool)
+    y = part(x)
+    assert y.shape == (3, part.out_dim)
+    torch.testing.assert_close(part(x[:1]), y[:1])
+    assert torch.autograd.gradcheck(part, x.requires_grad_())
+    check_scales(partial(build, name), tokens())
+    check_same_seed(partial(build, name), tokens())
+
+
+@each
+@few
+@given(seed=st.integers(0, 1000), time=st.integers(1, 7))
+def test_tokens_that_do_not_exist_change_nothing(name, seed, time):
+    part, x = build(name, time), tokens(seed, time)
+    mask = torch.rand(x.shape[:2], generator=torch.Generator().manual_seed(seed)) < 0.6
+    mask[0] = False
+    other = torch.where(mask[..., None], x, 100 * tokens(seed + 1, time))
+    torch.testing.assert_close(part(x, mask), part(other, mask))
+    assert not part(x, mask)[0].any(), "a sample without tokens gives zeros"
+    torch.testing.assert_close(part(x, torch.ones_like(mask)), part(x))
+
+
+@pytest.mark.usefixtures("unchecked")
+@each
+def test_wrong_shapes_are_refused_with_what_was_expected(name):
+    with pytest.raises(ValueError, match=rf"expected \(batch, time, {DIM}\)"):
+        build(name)(torch.zeros(2, TIME, DIM + 1))
+    with pytest.raises(ValueError, match="one entry a token"):
+        build(name)(tokens(), torch.ones(3, TIME + 1, dtype=torch.bool))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("unchecked")
+@each
+def test_it_compiles(name):
+    check_compile(partial(build, name), tokens())
+
+
+@pytest.mark.parametrize("name", parts("activation"))
+def test_an_activation_keeps_the_laws_of_every_part(name):
+    check_part(lambda: fill("activation", name, dim=DIM), tokens())
