@@ -43,7 +43,7 @@ def finite_or_refused(path: Path, **options: str) -> None:
         assert torch.isfinite(batch.inputs).all() and torch.isfinite(batch.targets).all()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.dictionaries(NAMES, COLUMN, min_size=2, max_size=4), st.sampled_from(["csv", "tsv"]))
 def test_any_table(columns: dict[str, list[object]], suffix: str) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -95,6 +95,8 @@ def test_scaled_with_statistics_of_the_training_split(name: str, tasks: dict[str
         frames = frames[:, [not feature.startswith("Origin") for feature in task.facts["features"]]]
     assert frames.mean(0).abs().max() < 1e-5
     assert (frames.std(0, correction=0) - 1).abs().max() < 1e-3
+    if name == "gunpoint":  # the archive has scaled every series by itself
+        return
     outside = all_of(task.test).inputs.flatten(0, 0 if task.kind == "table" else -2).double()
     assert outside.mean(0).abs().max() > 1e-4, "the test split had a part in the scaling"
 

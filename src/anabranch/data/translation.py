@@ -132,8 +132,7 @@ class PhraseSystem:
             more = {
                 (i, j)
                 for i, j in (there | back) - links
-                if (i not in taken_i or j not in taken_j)
-                and any(abs(i - a) <= 1 and abs(j - b) <= 1 for a, b in links)
+                if (i not in taken_i or j not in taken_j) and any(abs(i - a) <= 1 and abs(j - b) <= 1 for a, b in links)
             }
             if not more:
                 return links
