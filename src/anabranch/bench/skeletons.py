@@ -137,9 +137,8 @@ class Flat(nn.Module):
         super().__init__()
         self.network, self.single = network, single
 
-    @property
-    def stages(self) -> list[nn.Module]:
-        """The layers as a chain, for rules that train layer by layer."""
+    def chain(self) -> list[nn.Module]:
+        """The layers in order, for rules that train them one by one."""
         first, *others = [*self.network.layers, self.network.readout]
         last = [nn.Flatten(0)] if self.single else []
         return [nn.Sequential(nn.Flatten(), first), *others, *last]
