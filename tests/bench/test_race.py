@@ -96,13 +96,13 @@ def test_the_test_split_is_touched_once_a_final_run(monkeypatch):
 
 
 def test_what_raises_or_diverges_is_a_row_with_its_reason_and_the_race_goes_on():
-    results = anabranch.compare("wine", vary={"dense": [Raising, Exploding, "perceptron", Moody]}, **QUICK)
+    results = anabranch.compare("wine", vary={"dense": [Raising, Exploding, "perceptron"]}, **QUICK)
     rows = {row.contender: row for row in results.rows}
     assert rows["perceptron"].metric is not None
     assert rows["Raising"].metric is None
     assert rows["Raising"].notes == ["every setting failed: RuntimeError: no such thing"]
     assert rows["Exploding"].notes[0].startswith("every setting failed: diverged")
-    assert [row.contender for row in results.rows][-2:] == ["Raising", "Exploding"]
+    assert results.rows[0].contender == "perceptron"  # what failed comes last
 
 
 def test_a_setting_that_fails_does_not_cost_the_contender_its_place():
