@@ -90,7 +90,7 @@ ARMS = {
     "no_residual": ("attention", WithoutResidual),
 }
 RATES = (3e-3, 8e-3)
-STEPS, BATCH = {"canvas": 500, "mnist1d": 400}, 64
+STEPS, BATCH = {"canvas": 400, "mnist1d": 300}, 64
 
 
 def measure(seed: int) -> Measurements:
