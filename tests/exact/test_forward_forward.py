@@ -160,6 +160,16 @@ def test_labels_are_written_over_or_appended():
         overwrite_label(torch.zeros(2, 2), label)
 
 
+def test_a_network_with_room_for_the_label_is_trained_predicted_and_metered():
+    batch = batch_of()
+    trainer = ForwardForward(negatives=HardLabel(append_label)).bind(chain([12 + 4, 8, 8, 4]))
+    with trainer.metered():
+        report = trainer.step(batch)
+    # Three passes over the hidden layers and one over the readout are a little less than three over all.
+    assert 2 < report.forward_units < 3
+    assert trainer.predict(batch.inputs).shape == (8, 4)
+
+
 @pytest.mark.parametrize("shape", [(16, 1, 8, 8), (16, 64)])
 def test_a_hybrid_takes_every_pixel_from_one_of_two_pictures(shape):
     x = torch.arange(16.0).view(-1, *[1] * (len(shape) - 1)).expand(shape)  # picture i is full of i

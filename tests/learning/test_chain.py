@@ -75,3 +75,19 @@ def test_local_stages_hand_on_what_they_gave_before_their_update_and_no_gradient
     assert torch.equal(output, expected) and not output.requires_grad and not total.requires_grad
     assert x.grad is None
     assert not torch.equal(stages[0].weight, before[0]) and torch.equal(stages[2].weight, before[1])
+
+
+def test_the_mlp_of_a_race_is_a_chain():
+    from anabranch.bench.skeletons import Flat
+    from anabranch.models import MLP
+
+    torch.manual_seed(0)
+    x = torch.randn(3, 2, 2)
+    for norm, single in ((None, False), ("layernorm", True)):
+        net = Flat(MLP(4, 1 if single else 3, dim=5, depth=2, norm=norm), single=single)
+        y = x
+        for stage in as_chain(net):
+            y = stage(y)
+        assert torch.equal(y, net(x)) and len(as_chain(net)) == 3
+    with pytest.raises(InputError, match="residual"):
+        as_chain(Flat(MLP(4, 3, dim=5, depth=2, residual=True), single=False))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from anabranch.data.task import Task
 from anabranch.errors import InputError
+from anabranch.learning import as_chain
 from anabranch.slots import fill, find_by_name, name_of
 
 if TYPE_CHECKING:
@@ -146,6 +147,14 @@ class Flat(nn.Module):
     def forward(self, x: Float[Tensor, "batch *sample"], lengths: Tensor | None = None) -> Float[Tensor, "batch *out"]:
         y = self.network(x.flatten(1))
         return y[:, 0] if self.single else y
+
+    def chain(self) -> list[nn.Module]:
+        """The network's stages, between flattening the sample and dropping the axis."""
+        stages = as_chain(self.network)
+        stages[0] = nn.Sequential(nn.Flatten(), stages[0])
+        if self.single:
+            stages[-1] = nn.Sequential(stages[-1], nn.Flatten(0))
+        return stages
 
 
 def _forecaster(task: Task, parts: Parts, size: Size) -> nn.Module:

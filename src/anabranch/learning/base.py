@@ -124,6 +124,10 @@ class Trainer(ABC):
         """The prediction itself; the batch's targets are not to be read."""
         return forward(self.module, batch)
 
+    def once(self, batch: Batch) -> Tensor:
+        """One forward pass of the module, the unit that work is counted in."""
+        return forward(self.module, batch)
+
     def grads(self, batch: Batch) -> dict[str, Tensor]:
         """The rule's gradient for every trained parameter of the module, without an update. Gradient rules only."""
         raise InputError(f"{type(self).__name__} has no gradient of the objective: it is a local rule")
@@ -186,7 +190,7 @@ class Trainer(ABC):
         with torch.random.fork_rng(devices=devices):
             objective = float(self.objective(self.predict(batch.inputs, batch.lengths), batch.targets))
             with Flops() as one, torch.no_grad(), evaluating(self.module):
-                forward(self.module, batch)
+                self.once(batch)
         started = time.perf_counter()
         with LiveBytes() as live, Flops() as flops, SavedBytes(self.module) as saved:
             loss = self.update(batch)

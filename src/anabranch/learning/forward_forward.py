@@ -120,6 +120,9 @@ class ForwardForwardTrainer(Trainer):
         total = torch.stack([goodness(y) for y in judges]).sum(0).view(self.classes, len(x)).T
         return -total if self.rule.inverted else total
 
+    def once(self, batch: Batch) -> Tensor:
+        return self.module(self.rule.negatives.neutral(_inputs(batch), self.classes))
+
     def _activities(self, x: Tensor) -> list[Tensor]:
         """What every hidden stage gives, each reading the one before at unit length."""
         layers = []

@@ -6,6 +6,7 @@ from itertools import pairwise
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from anabranch.errors import InputError
 from anabranch.slots import fill
 
 
@@ -52,6 +53,18 @@ class MLP(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.readout = nn.Linear(widths[-1], out_dim)
         self.residual = residual
+
+    def chain(self) -> list[nn.Module]:
+        """The hidden layers and the readout as stages: one after the other, they are this network.
+
+        Raises:
+            InputError: if the layers are residual.
+        """
+        if self.residual:
+            raise InputError("a residual MLP is no chain of stages: its layers add to what the layer before gave")
+        norms = [nn.Identity(), *self.norms]
+        hidden = [nn.Sequential(norm, layer, self.dropout) for norm, layer in zip(norms, self.layers, strict=False)]
+        return [*hidden, nn.Sequential(norms[-1], self.readout)]
 
     def forward(self, x: Float[Tensor, "*batch in_dim"]) -> Float[Tensor, "*batch out_dim"]:
         for place, layer in enumerate(self.layers):

@@ -3,8 +3,8 @@
 import copy
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch
 from torch import nn
 
@@ -12,6 +12,9 @@ from anabranch import optim
 from anabranch.data.task import Split, Task
 from anabranch.learning.base import Rule, StepReport, Trainer
 from anabranch.learning.check import gradient_gap
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def compare(
@@ -24,7 +27,7 @@ def compare(
     batch_size: int = 64,
     seed: int = 0,
     optimizer: Callable[..., torch.optim.Optimizer] = optim.AdamW,
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """Train copies of one network by each rule, on the same batches in the same order.
 
     Arguments:
@@ -38,6 +41,8 @@ def compare(
         (``forward_units``, ``backward_units``), the memory (``saved_peak``, bytes), the parameters beside the network's
         and the cosine to backpropagation's gradient, where the rule has a gradient.
     """
+    import pandas as pd
+
     torch.manual_seed(seed)
     start = make_module()
     rows = {}
