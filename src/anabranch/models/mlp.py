@@ -48,9 +48,7 @@ class MLP(nn.Module):
         self.layers = nn.ModuleList(
             fill("dense", dense, in_dim=wide, out_dim=out, activation=activation) for wide, out in pairwise(widths)
         )
-        self.norms = nn.ModuleList(
-            nn.Identity() if norm is None else fill("norm", norm, dim=dim) for _ in range(depth)
-        )
+        self.norms = nn.ModuleList(nn.Identity() if norm is None else fill("norm", norm, dim=dim) for _ in range(depth))
         self.dropout = nn.Dropout(dropout)
         self.readout = nn.Linear(widths[-1], out_dim)
         self.residual = residual
