@@ -9,13 +9,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from anabranch.data.canvas import canvas_digits
     from anabranch.data.loading import load
+    from anabranch.data.long_tail import LongTailFacts
     from anabranch.data.shipped import builtin, digits, mnist1d
     from anabranch.data.task import Batch, Samples, Task, Windows
 
-__all__ = ["Batch", "Samples", "Task", "Windows", "builtin", "canvas_digits", "digits", "load", "mnist1d"]
+__all__ = [
+    "Batch",
+    "LongTailFacts",
+    "Samples",
+    "Task",
+    "Windows",
+    "builtin",
+    "canvas_digits",
+    "digits",
+    "load",
+    "mnist1d",
+]
 
 _HOME = {
     "Batch": "task",
+    "LongTailFacts": "long_tail",
     "Samples": "task",
     "Task": "task",
     "Windows": "task",

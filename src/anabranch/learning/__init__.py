@@ -3,6 +3,7 @@
 from anabranch.learning.backprop import Backprop
 from anabranch.learning.base import Rule, StepReport, Trainer
 from anabranch.learning.chain import as_chain, as_residual
+from anabranch.learning.compare import compare
 from anabranch.learning.forward_forward import ForwardForward
 from anabranch.learning.local import LocalStages
 from anabranch.learning.meter import LiveBytes, SavedBytes, stash
@@ -18,5 +19,6 @@ __all__ = [
     "Trainer",
     "as_chain",
     "as_residual",
+    "compare",
     "stash",
 ]

@@ -1,5 +1,7 @@
 """Modules seen as a chain of stages, which is what local and staged rules train."""
 
+from typing import Any
+
 from torch import nn
 
 from anabranch.errors import InputError
@@ -8,19 +10,19 @@ from anabranch.errors import InputError
 def as_chain(module: nn.Module) -> list[nn.Module]:
     """The ordered stages of a module: applied one after the other, they are the module.
 
-    A module names its stages in an attribute ``stages``, or it is an ``nn.Sequential``. There a stage begins at each
-    child that has parameters, and the children without any (activations, dropout, flattening) join the stage before
-    them, or the first stage if they come first.
+    A module lists its stages itself in a method ``chain()``, or it is an ``nn.Sequential``. There a stage begins at
+    each child that has parameters, and the children without any (activations, dropout, flattening) join the stage
+    before them, or the first stage if they come first.
 
     Raises:
         InputError: if the module is neither.
     """
-    named = getattr(module, "stages", None)
-    if isinstance(named, (nn.ModuleList, nn.Sequential, list, tuple)) and len(named) > 0:
-        return list(named)
+    listed: Any = getattr(module, "chain", None)
+    if listed is not None:
+        return list(listed())
     if not isinstance(module, nn.Sequential) or len(module) == 0:
         raise InputError(
-            f"this rule needs a chain of stages: an nn.Sequential, or a module with an attribute `stages`; "
+            f"this rule needs a chain of stages: an nn.Sequential, or a module with a method `chain()`; "
             f"got {type(module).__name__}"
         )
     groups: list[list[nn.Module]] = [[]]

@@ -59,8 +59,8 @@ class MetaFormer(Trunk):
         drop_path: float = 0.0,
     ):
         super().__init__()
-        dims: tuple[int, ...] = (dim,) if isinstance(dim, int) else tuple(dim)
-        depths = (depth,) if isinstance(depth, int) else tuple(depth)
+        dims = [dim] if isinstance(dim, int) else list(dim)
+        depths = [depth] if isinstance(depth, int) else list(depth)
         if len(dims) != len(depths) or not dims:
             raise InputError(f"expected a width and a depth for each stage; got dim={dim} and depth={depth}")
         if causal and len(dims) > 1:
@@ -69,7 +69,7 @@ class MetaFormer(Trunk):
             raise InputError(f"the grid {grid} holds {prod(grid)} tokens, but length is {length}")
         self.causal = causal
         self.grid = tuple(grid) if grid is not None else None
-        self.dims, self.out_dim = dims, dims[-1]
+        self.dims, self.out_dim = tuple(dims), dims[-1]
         # A pyramid of unknown length still lies on some number of axes: one, if nothing else is said.
         sides = len(grid) if grid is not None else 1
         here = self.grid or ((length,) if length is not None else None)
