@@ -162,8 +162,8 @@ def recovered(function: Function) -> float:
 def table(seed: int) -> Measurements:
     """R2 on scikit-learn's diabetes table: one hidden layer of either kind, size and learning rate by validation."""
     data = load_diabetes()
-    x = torch.as_tensor(data.data, dtype=torch.float32)
-    y = torch.as_tensor(data.target, dtype=torch.float32).unsqueeze(1)
+    x = torch.as_tensor(data.data, dtype=torch.float32)  # pyright: ignore[reportAttributeAccessIssue]
+    y = torch.as_tensor(data.target, dtype=torch.float32).unsqueeze(1)  # pyright: ignore[reportAttributeAccessIssue]
     order = torch.randperm(len(x))
     train, valid, test = order[:242], order[242:342], order[342:]
     x, y = (x - x[train].mean(0)) / x[train].std(0), (y - y[train].mean()) / y[train].std()
@@ -173,7 +173,7 @@ def table(seed: int) -> Measurements:
     for kind, (dense, widths) in layers.items():
         tried = []
         for width, rate in itertools.product(widths, (1e-3, 3e-3, 1e-2)):
-            model = MLP(10, 1, dim=width, depth=1, dense=dense)
+            model = MLP(10, 1, dim=width, depth=1, dense=dense)  # pyright: ignore[reportArgumentType]
             optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=1e-2)
             fit(model, split, loss=F.mse_loss, optimizer=optimizer, budget=Budget(steps=300), seed=seed)
             tried.append((r2(model, x[valid], y[valid]), r2(model, x[test], y[test])))
