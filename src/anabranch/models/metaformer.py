@@ -30,7 +30,8 @@ class MetaFormer(Trunk):
         dim: channels of a token; for a pyramid one number a stage.
         depth: number of blocks; for a pyramid one number a stage.
         mixer, channel, norm, block: what fills these slots: a name, a class, or a factory. One part is built per
-            place; a factory that names ``depth`` is told the index of its block, and may so choose between parts.
+            place; a factory that names ``depth`` is told the index of its block, and may so choose between parts. A
+            channel mixer, which treats each token by itself, is told nothing of where the tokens lie.
         causal: no token sees a later one.
         length: number of tokens, where it is fixed; mixers such as ``TokenMLP`` need it.
         grid: how the tokens lie, for example ``(height, width)``; in one line if not given.
@@ -95,7 +96,7 @@ class MetaFormer(Trunk):
                         **places,
                         blocks=total,
                         mixer=partial(fill, "mixer", mixer, **places),
-                        channel=partial(fill, "channel", channel, **places),
+                        channel=partial(fill, "channel", channel, dim=width, depth=index),
                         norm=partial(fill, "norm", norm, **places),
                         layer_scale=layer_scale,
                         drop_path=drop_path * index / max(1, total - 1),
