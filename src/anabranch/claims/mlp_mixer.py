@@ -13,6 +13,7 @@ and 6000 digits says nothing about one that would close at 300 million images.
 """
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,9 +71,9 @@ def digits(seed: int) -> Task:
     """Fresh digits from the generator of MNIST-1D: 6000 to train, 1000 to validate, 4000 to test."""
     from mnist1d.data import get_dataset_args, make_dataset
 
-    settings = get_dataset_args()
+    settings: Any = get_dataset_args()
     settings.num_samples, settings.seed = max(SIZES) + 5000, seed
-    made = make_dataset(settings)
+    made: Any = make_dataset(settings)
     inputs = np.concatenate([made["x"], made["x_test"]])[:, :, None]
     labels = np.concatenate([made["y"], made["y_test"]])
     rows = np.arange(len(labels))
