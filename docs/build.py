@@ -44,7 +44,7 @@ def paper_page(slug: str) -> str:
     return (
         text + f"\n## Evidence: {evidence.verdict}\n\n{evidence.statement}\n\n![rules](../evidence/{slug}.svg)\n\n"
         f"| rule | mean | 95 % interval | outcome |\n| --- | --- | --- | --- |\n{rules}\n\n*Smaller than in the paper:* "
-        f"{evidence.smaller}\n\n{len(evidence.measurements)} seeds, {evidence.minutes:g} minutes, {evidence.date}, torch "
+        f"{evidence.smaller}\n\n{len(evidence.measurements)} seeds, {evidence.minutes:g} minutes of processor time, {evidence.date}, torch "
         f"{evidence.versions.get('torch', '?')}. Run it again: `anabranch verify {slug}`.\n"
     )
 
