@@ -17,6 +17,11 @@ fitted well.
 Formula: networks [2, 3, 1] are fitted with the paper's penalty from three starts, pruned and fitted again without it;
 the one that fits best is snapped. All by one recipe without a person looking; the paper's authors looked. A formula
 counts as recovered if its test RMSE is below a thousandth of the function's standard deviation.
+
+What the recorded run showed beside the verdict: with the parameters of 50 intervals the KANs' errors are 20 to 60 times
+smaller than the perceptrons' (geometric mean over the functions). Where the order falls short, the composite ended in a
+poor minimum from all four starts in two of three seeds, which no finer grid mends; exp_sin fell by about the third power
+in two seeds and got worse beyond 10 intervals in one; the product, the most exact of all, fell by about the second.
 """
 
 import itertools

@@ -2,10 +2,9 @@
 
 from itertools import accumulate
 
-from jaxtyping import Float
 from torch import Tensor
 
-Layer = tuple[Float[Tensor, "points in_dim"], Float[Tensor, "points out_dim in_dim"], Float[Tensor, "out_dim in_dim"]]
+Layer = tuple[Tensor, Tensor, Tensor]  # (points, in), (points, out, in) and (out, in); the widths differ by layer
 
 _BOX, _GAP, _ROW = 34, 14, 120  # pixels: side of a curve's box, space between boxes, height of a layer
 
