@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n 2
 
-.PHONY: install demo test test-all lint bench docs clean
+.PHONY: install demo test test-all lint bench docs readme clean
 
 install: $(VENV)/.installed
 
@@ -16,7 +16,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: install
-	$(BIN)/anabranch compare digits --workers 2
+	$(BIN)/anabranch compare digits --workers 2 --resume
 
 test: install
 	$(PYTEST) -m "not slow"
@@ -32,6 +32,12 @@ lint: install
 bench: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps 'pykan>=0.2.8'
 	$(BIN)/python -m benchmarks
+
+docs: install
+	$(BIN)/python docs/build.py
+
+readme: install
+	$(BIN)/python tools/readme.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache dist site

@@ -14,7 +14,7 @@ class InputError(ValueError):
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
     """Error for a name that does not exist, with the nearest names that do."""
     known = sorted(known)
-    near = get_close_matches(name.lower(), [k.lower() for k in known], n=3, cutoff=0.5)
+    near = get_close_matches(name.lower(), [k.lower() for k in known], n=3, cutoff=0.65)
     near = [k for k in known if k.lower() in near]
     if near:
         hint = f"did you mean {' or '.join(map(repr, near))}?"

@@ -68,7 +68,7 @@ def test_it_runs_in_bfloat16(make):
 
 @EACH
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own, while it loads its compiler
+@pytest.mark.usefixtures("unchecked")
 def test_compiling_changes_nothing(make):
     torch.manual_seed(0)
     check_compile(partial(make, 5, 3), torch.randn(6, 5))

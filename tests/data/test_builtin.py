@@ -95,6 +95,8 @@ def test_scaled_with_statistics_of_the_training_split(name: str, tasks: dict[str
         frames = frames[:, [not feature.startswith("Origin") for feature in task.facts["features"]]]
     assert frames.mean(0).abs().max() < 1e-5
     assert (frames.std(0, correction=0) - 1).abs().max() < 1e-3
+    if name == "gunpoint":  # the archive has scaled every series by itself
+        return
     outside = all_of(task.test).inputs.flatten(0, 0 if task.kind == "table" else -2).double()
     assert outside.mean(0).abs().max() > 1e-4, "the test split had a part in the scaling"
 
@@ -188,8 +190,9 @@ def test_loading_twice_gives_the_same(name: str, tasks: dict[str, Task]) -> None
 
 @pytest.mark.usefixtures("unchecked")  # the checks of annotations draw random numbers themselves
 def test_the_global_random_numbers_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    from anabranch.data import shipped
     from mnist1d import data as generator
+
+    from anabranch.data import shipped
 
     few = generator.get_dataset_args()
     few.num_samples = 50
@@ -226,7 +229,7 @@ def test_options_that_do_not_apply_are_refused() -> None:
 
 
 def test_names_that_do_not_exist_get_the_nearest_that_do() -> None:
-    with pytest.raises(InputError, match="unknown task 'digts'; did you mean .*'digits'"):
+    with pytest.raises(InputError, match=r"unknown task 'digts'; did you mean .*'digits'"):
         load("digts")
     with pytest.raises(InputError, match="unknown task ''"):
         load("")

@@ -213,20 +213,23 @@ def test_refining_a_network_keeps_it_and_more_intervals_fit_better():
 
 
 def test_the_formula_is_read_off_a_pruned_network():
-    x = points(1000, 2)
-    y = torch.exp(torch.sin(math.pi * x[:, :1]) + x[:, 1:] ** 2)
+    x = points(300, 2)
+    y = torch.exp(-(x**2).sum(-1, keepdim=True))
     torch.manual_seed(1)
-    wide = KAN([2, 4, 1], grid=5).double()
-    wide.fit(x, y, steps=60, penalty=1e-2, grid_updates=3)
-    slim = wide.prune(x, threshold=3e-2)
+    fitted = []
+    for _ in range(3):  # a start may end in a poor minimum, and rounding decides which
+        wide = KAN([2, 3, 1]).double()
+        wide.fit(x, y, steps=150, penalty=1e-2, entropy=10.0, grid_updates=3)
+        slim = wide.prune(x, threshold=3e-2)
+        fitted.append((slim.fit(x, y, steps=150, grid_updates=1), slim))
+    _, slim = min(fitted, key=lambda pair: pair[0])
     assert slim.widths == [2, 1, 1]
-    slim.fit(x, y, steps=100, grid_updates=1)
     formula = slim.symbolic(x)
-    assert formula.functions() == [[["sin", "x^2"]], [["exp"]]]
-    assert formula.fit(x, y) < 1e-12
-    (text,) = formula.formula(["x", "y"])
-    value = eval(text.replace("^", "**"), {"x": 0.3, "y": -0.4, "exp": math.exp, "sin": math.sin})
-    assert value == pytest.approx(math.exp(math.sin(0.3 * math.pi) + 0.16), rel=0.1)  # printed to 3 digits
+    assert formula.functions() == [[["x^2", "x^2"]], [["exp"]]]
+    assert formula.fit(x, y) < 1e-8
+    (text,) = formula.formula(["x", "y"], digits=9)
+    value = eval(text.replace("^", "**"), {"x": 0.3, "y": -0.4, "exp": math.exp})
+    assert value == pytest.approx(math.exp(-0.25), rel=1e-3)
 
 
 def test_pruning_drops_what_nothing_flows_through_and_keeps_the_rest():
@@ -252,7 +255,7 @@ def test_the_penalty_is_magnitude_and_entropy_of_the_edges():
     torch.testing.assert_close(kan.penalty(x, magnitude=2.0, entropy=3.0), wanted)
 
 
-@pytest.mark.parametrize("name", [name for name in LIBRARY if name != "0"])
+@pytest.mark.parametrize("name", list(LIBRARY))
 def test_every_function_is_found_again_under_an_affine_map(name):
     x = points(256).sort().values
     y = 1.3 * LIBRARY[name](1.7 * x + 2.1) - 0.4

@@ -75,6 +75,7 @@ def test_gradient_of_the_whole_attention():
 def test_feature_map_of_the_paper():
     x = torch.tensor([-2.0, 0.0, 3.0])
     torch.testing.assert_close(elu_plus_one(x), torch.tensor([torch.e**-2, 1.0, 4.0]))
+    assert attention().feature_map is elu_plus_one
 
 
 @pytest.mark.parametrize("causal", [False, True])

@@ -1,5 +1,6 @@
 """A network's tree is the network (Aytekin 2022, arXiv 2210.05189)."""
 
+import itertools
 from collections.abc import Callable
 from math import comb
 
@@ -40,7 +41,7 @@ def convolution() -> nn.Module:
 
 def mlp(*widths: int, act: Callable[[], nn.Module] = nn.ReLU) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for here, there in zip(widths, widths[1:], strict=False):
+    for here, there in itertools.pairwise(widths):
         layers += [nn.Linear(here, there), act()]
     return nn.Sequential(*layers[:-1]).double()
 
@@ -204,7 +205,9 @@ def test_tree_is_a_module_that_saves_and_loads():
     torch.manual_seed(5)
     tree = to_tree(mlp(2, 4, 1), torch.zeros(1, 2))
     state = {name: value.clone() for name, value in tree.state_dict().items()}
-    other = AffineTree(**{k: torch.zeros_like(v) for k, v in state.items()}, root=0, in_shape=(2,), out_shape=(1,), units=4)
+    other = AffineTree(
+        **{k: torch.zeros_like(v) for k, v in state.items()}, root=0, in_shape=(2,), out_shape=(1,), units=4
+    )
     other.load_state_dict(state)
     x = torch.randn(20, 2)
     assert torch.equal(other(x), tree(x)) and tree(x).dtype == torch.float32

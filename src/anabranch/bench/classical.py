@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from anabranch.spaces import Choice, Range, Space
 Array = NDArray[np.float64]
 
 
+@runtime_checkable
 class Fitted(Protocol):
     """A model that has been fitted, ready to be judged."""
 

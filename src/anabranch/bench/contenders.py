@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from anabranch.bench.classical import Classical, classical_models
+from anabranch.bench.classical import Fitted, classical_models
 from anabranch.bench.fairness import parameters, solve_size
 from anabranch.bench.skeletons import SKELETONS, Filler, Size, Skeleton, part_name
 from anabranch.data.task import Task
@@ -87,12 +87,11 @@ class Estimator:
     """A classical model in the race."""
 
     name: str
-    model: Classical
+    space: Space
     kind = "classical"
 
-    @property
-    def space(self) -> Space:
-        return self.model.space
+    def fit(self, task: Task, setting: Mapping[str, Any], seed: int) -> Fitted:
+        return classical_models(task)[self.name].fit(task, dict(setting), seed)
 
 
 Contender = Network | Estimator
@@ -138,7 +137,7 @@ def estimators(task: Task, wanted: Sequence[str] | None) -> list[Estimator]:
     for name in wanted or ():
         if name not in models:
             raise unknown("classical model", name, models)
-    return [Estimator(name, model) for name, model in models.items() if wanted is None or name in wanted]
+    return [Estimator(name, model.space) for name, model in models.items() if wanted is None or name in wanted]
 
 
 def default_roster(task: Task) -> dict[str, list[Filler]]:

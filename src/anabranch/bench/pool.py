@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing import get_context
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from anabranch.bench.runner import Job, Runner
 from anabranch.bench.storage import Result
@@ -16,6 +16,7 @@ from anabranch.bench.storage import Result
 More = Callable[[Job, Result], Iterable[Job]]
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Does jobs; for each finished one, ``more`` says which jobs it makes possible."""
 

@@ -1,6 +1,7 @@
 """The race itself: equal tuning for every contender, then final runs with several seeds, then the leaderboard."""
 
 import hashlib
+import pickle
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +118,8 @@ def compare(
         seed=seed,
         device=device,
     )
+    if workers > 1:
+        check_sendable(runner)
     name = name or task.name
     race = Race(name, runner, plans, seeds, limit, body.name)
     race.store = Store(storage_url(storage, name), name, race.spec(varied), resume=resume)
@@ -133,6 +136,20 @@ def load_task(data: Task | str | Path, **options: Any) -> Task:
             raise InputError(f"a task is complete as it is; got also {', '.join(given)}")
         return data
     return load(data, **given)
+
+
+def check_sendable(runner: Runner) -> None:
+    """Workers get parts by name, so they must be found in a module.
+
+    Raises:
+        InputError: if they cannot.
+    """
+    try:
+        pickle.dumps(runner)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"with several workers every part must be importable, not defined on the spot ({error}); use workers=1"
+        ) from error
 
 
 def pick_device(device: str) -> str:

@@ -128,12 +128,10 @@ def _resampled(metric: Metric, scores: NDArray[np.float64]) -> NDArray[np.float6
     """The metric on resampled seeds and samples. The same draws for every contender: that is what pairs them."""
     seeds, count = scores.shape
     random = np.random.default_rng(0)
-    found = np.empty(DRAWS)
-    for draw in range(DRAWS):
-        picked = random.integers(seeds, size=seeds)
-        weights = random.multinomial(count, np.full(count, 1 / count)) / count
-        found[draw] = np.mean([metric.summary(float(value)) for value in scores[picked] @ weights])
-    return found
+    weights = random.multinomial(count, np.full(count, 1 / count), size=DRAWS) / count
+    picked = random.integers(seeds, size=(DRAWS, seeds))
+    by_seed = np.vectorize(metric.summary)(weights @ scores.T)
+    return np.take_along_axis(by_seed, picked, axis=1).mean(1)
 
 
 def _percentiles(values: NDArray[np.float64]) -> tuple[float, float]:

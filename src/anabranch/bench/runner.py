@@ -83,7 +83,7 @@ class Runner:
 
     def _classical(self, contender: Estimator, setting: dict[str, Any], seed: int, final: bool) -> Result:
         started = time.perf_counter()
-        fitted = contender.model.fit(self.task, setting, seed)
+        fitted = contender.fit(self.task, setting, seed)
         seconds = time.perf_counter() - started
         if self.budget.seconds is not None and seconds > self.budget.seconds:
             raise OutOfBudget(f"needed {seconds:.1f} s, had {self.budget.seconds:.1f} s")

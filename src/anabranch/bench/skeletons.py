@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from inspect import signature
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from anabranch.data.task import Task
 from anabranch.errors import InputError
 from anabranch.learning import as_chain
 from anabranch.slots import fill, find_by_name, name_of
+
+if TYPE_CHECKING:
+    from anabranch.models import MLP
 
 Filler = str | Callable[..., Any]
 Parts = Mapping[str, Filler]
@@ -129,11 +132,17 @@ def _mlp(task: Task, parts: Parts, size: Size) -> nn.Module:
 
 
 class Flat(nn.Module):
-    """A network on flattened samples; with ``single`` its one output loses its axis."""
+    """A perceptron on flattened samples; with ``single`` its one output loses its axis."""
 
-    def __init__(self, network: nn.Module, *, single: bool):
+    def __init__(self, network: "MLP", *, single: bool):
         super().__init__()
         self.network, self.single = network, single
+
+    def chain(self) -> list[nn.Module]:
+        """The layers in order, for rules that train them one by one."""
+        first, *others = [*self.network.layers, self.network.readout]
+        last = [nn.Flatten(0)] if self.single else []
+        return [nn.Sequential(nn.Flatten(), first), *others, *last]
 
     def forward(self, x: Float[Tensor, "batch *sample"], lengths: Tensor | None = None) -> Float[Tensor, "batch *out"]:
         y = self.network(x.flatten(1))
@@ -185,6 +194,14 @@ SKELETONS = {
             _metaformer,
         ),
         Skeleton(
+            "convnet",
+            {"activation": "relu", "norm": "groupnorm", "pooling": "mean"},
+            frozenset({"image", "sequence"}),
+            32,
+            1,
+            _convnet,
+        ),
+        Skeleton(
             "mlp", {"dense": "perceptron", "activation": "relu"}, frozenset({"table", "image", "sequence"}), 64, 1, _mlp
         ),
         Skeleton(
@@ -194,14 +211,6 @@ SKELETONS = {
             64,
             1,
             _recurrent,
-        ),
-        Skeleton(
-            "convnet",
-            {"activation": "relu", "norm": "groupnorm", "pooling": "mean"},
-            frozenset({"image", "sequence"}),
-            32,
-            1,
-            _convnet,
         ),
         Skeleton("forecaster", {"forecaster": "patchtst"}, frozenset({"series"}), 32, 1, _forecaster),
     ]
@@ -220,8 +229,9 @@ def choose(task: Task, varied: set[str], name: str | None = None) -> Skeleton:
     if name is not None and name not in SKELETONS:
         raise unknown("skeleton", name, SKELETONS)
     wanted = varied - TRAINING_SLOTS.keys()
-    usual = [SKELETONS[name or USUAL[task.kind]], *(SKELETONS.values() if name is None else [])]
-    for skeleton in usual:
+    # Rules that train layer by layer need a chain, which a perceptron is.
+    first = "mlp" if "rule" in varied and task.kind in SKELETONS["mlp"].kinds else USUAL[task.kind]
+    for skeleton in [SKELETONS[name or first], *(SKELETONS.values() if name is None else [])]:
         if task.kind in skeleton.kinds and wanted <= skeleton.slots.keys():
             return skeleton
     fitting = {slot for skeleton in SKELETONS.values() if task.kind in skeleton.kinds for slot in skeleton.slots}

@@ -80,7 +80,7 @@ class Claim:
         statement: the claim in one sentence.
         rules: *holds* if all hold, *does not hold here* if all fail, else *holds in part*.
         seeds: how many runs, at least 3; ``measure(seed)`` is called with 0, 1, ...
-        minutes: about how long all seeds take on two cores.
+        minutes: about how much processor time all seeds take together.
         smaller: what was made smaller than in the paper, and what that could change.
     """
 

@@ -48,7 +48,7 @@ class Evidence:
     verdict: Verdict
     rules: list[RuleResult]
     measurements: list[dict[str, float]]  # by seed
-    minutes: float
+    minutes: float  # of processor time, all seeds together
     smaller: str
     rule_hash: str
     code: dict[str, str]  # module -> hash of what it does

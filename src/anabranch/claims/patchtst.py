@@ -6,11 +6,11 @@ patches, then training the head alone, comes close to supervised training.
 
 Made smaller: three short records that ship with Python packages instead of eight benchmarks of 10 to 1000 times their
 length, one horizon of 24 instead of 96 to 720, look-backs of 64 and 128 instead of 336 and 512, the paper's small model
-(width 16) and some hundred steps. Little data favours the linear map. Twenty unrelated channels (acsf1) favour channel
+(width 16) and 150 steps. Little data favours the linear map. Twenty unrelated channels (acsf1) favour channel
 independence; in one-channel co2 only patching is at stake.
 
-Every arm has the paper's encoder, the same normalisation, order of the data and number of steps; three learning rates
-are tried for each, and rate and checkpoint are chosen on the validation split.
+Every arm has the same normalisation, order of the data and number of steps; the transformers differ in their tokens
+alone. Three learning rates are tried for each, and rate and checkpoint are chosen on the validation split.
 """
 
 import copy
@@ -31,26 +31,28 @@ CLAIM = Claim(
     paper="patchtst",
     statement="Patches of single channels beat time steps of all channels as tokens, and beat a linear map; a longer "
     "past does not hurt; masked pretraining with a linear probe comes within 3 % of supervised training.",
-    # Errors are geometric means over the tasks, so that each task counts the same whatever its scale.
+    # A ratio is an arm's test error over that of the patches, as a geometric mean over its tasks.
     rules=(
-        Rule("patch.mse / point.mse", "<", 0.97),
-        Rule("patch.mse / linear.mse", "<", 0.97),
-        Rule("patch.mse / naive.mse", "<", 0.97),
-        Rule("independent.mse / mixed.mse", "<", 1.0),
-        Rule("long.mse / patch.mse", "<=", 1.02),
-        Rule("probe.mse / patch.mse", "<=", 1.03),
+        Rule("point.ratio", ">", 1.03),
+        Rule("linear.ratio", ">", 1.03),
+        Rule("naive.ratio", ">", 1.03),
+        Rule("mixed.ratio", ">", 1.0),
+        Rule("long.ratio", "<=", 1.02),
+        Rule("probe.ratio", "<=", 1.03),
     ),
     seeds=3,
-    minutes=8,
-    smaller="Three short records, horizon 24, look-backs of 64 and 128, width 16, 300 steps; the paper has eight long "
+    minutes=5,
+    smaller="Three short records, horizon 24, look-backs of 64 and 128, width 16, 150 steps; the paper has eight long "
     "benchmarks, horizons up to 720, look-backs of 336 and 512, and up to 100 epochs.",
 )
 
 PAST, LONG, FUTURE = 64, 128, 24
-STEPS, RATES = 300, (1e-3, 3e-3, 1e-2)
-WINDOWS = {"weather": 32, "co2": 32, "acsf1": 8}  # windows in a batch: acsf1 has 20 channels
+STEPS, RATES = 150, (1e-3, 4e-3, 1.6e-2)
+LINEAR_RATES = (4e-3, 1.6e-2, 6.4e-2)  # as many, around where one linear map does best
+LONG_TASKS = ("weather", "co2")  # acsf1 is left out of the look-back and the pretraining, to save time
+WINDOWS = {"weather": 16, "co2": 16, "acsf1": 4}  # windows in a batch: acsf1 has 20 channels
 SMALL = {"dim": 16, "heads": 4, "hidden": 128}
-PRETRAIN_STEPS, PRETRAIN_RATE = 300, 3e-3
+PRETRAIN_STEPS, PRETRAIN_RATE = 200, 4e-3  # on top of the steps of the probe, as in the paper
 
 
 class Point(nn.Module):
@@ -65,53 +67,58 @@ class Point(nn.Module):
 
 
 def measure(seed: int) -> Measurements:
-    """Test errors of every arm on every task, and their geometric means."""
+    """Test errors of every arm on every task, and how they compare with the patches'."""
     measured: Measurements = {}
-    errors: dict[str, list[float]] = {}
+    ratios: dict[str, list[float]] = {}
     for name in WINDOWS:
-        for arm, (error, seconds) in arms(name, seed).items():
+        results = arms(name, seed)
+        for arm, (error, seconds) in results.items():
             measured[f"{arm}.{name}.mse"] = error
             measured[f"{arm}.{name}.seconds"] = seconds
-            errors.setdefault(arm, []).append(error)
-    means = {arm: math.exp(sum(map(math.log, values)) / len(values)) for arm, values in errors.items()}
-    many = [name for name in WINDOWS if f"mixed.{name}.mse" in measured]
-    means["independent"] = math.exp(sum(math.log(measured[f"patch.{name}.mse"]) for name in many) / len(many))
-    return measured | {f"{arm}.mse": value for arm, value in means.items()}
+            ratios.setdefault(arm, []).append(error / results["patch"][0])
+    return measured | {f"{arm}.ratio": geometric_mean(values) for arm, values in ratios.items() if arm != "patch"}
 
 
 def arms(name: str, seed: int) -> dict[str, tuple[float, float]]:
     """Test error and seconds of each arm on one task."""
-    task, long = load(name, past=PAST, horizon=FUTURE), load(name, past=LONG, horizon=FUTURE)
+    task = load(name, past=PAST, horizon=FUTURE)
     channels, batch = task.outputs, WINDOWS[name]
 
     def patch(past: int = PAST, **options: object) -> Callable[[], Forecaster]:
         return lambda: PatchTST(channels, past, FUTURE, **(SMALL | options))  # pyright: ignore[reportArgumentType]
 
-    makers = {
-        "patch": patch(),
-        "point": patch(patch=1, stride=1, pad=None, channel_mode="mixed"),
-        "linear": lambda: LinearForecaster(channels, PAST, FUTURE),
+    point = patch(patch=1, stride=1, pad=None, channel_mode="mixed")
+    results = {
+        "patch": tuned(patch(), task, batch, seed),
+        "point": tuned(point, task, batch, seed),
+        "linear": tuned(lambda: LinearForecaster(channels, PAST, FUTURE), task, batch, seed, LINEAR_RATES),
+        "naive": naive(task, channels),
     }
     if channels > 1:
-        makers["mixed"] = patch(channel_mode="mixed")
-    results = {arm: tuned(make, task, batch, seed) for arm, make in makers.items()}
-    results["long"] = tuned(patch(LONG), long, batch, seed)
-    results["probe"] = probed(patch(patch=8, stride=8, pad=None), task, batch, seed)
-    results["naive"] = naive(task, channels)
+        results["mixed"] = tuned(patch(channel_mode="mixed"), task, batch, seed)
+    if name in LONG_TASKS:
+        results["long"] = tuned(patch(LONG), load(name, past=LONG, horizon=FUTURE), batch, seed)
+        results["probe"] = probed(patch(patch=8, stride=8, pad=None), task, batch, seed)
     return results
 
 
-def tuned(make: Callable[[], Forecaster], task: Task, batch: int, seed: int) -> tuple[float, float]:
+def geometric_mean(values: list[float]) -> float:
+    """So that each task counts the same, whatever its scale."""
+    return math.exp(sum(map(math.log, values)) / len(values))
+
+
+def tuned(
+    make: Callable[[], Forecaster], task: Task, batch: int, seed: int, rates: tuple[float, ...] = RATES
+) -> tuple[float, float]:
     """Train with each rate; the test error of what did best in validation, and the seconds of all trainings."""
     started = time.perf_counter()
-    best, test = math.inf, math.nan
-    for rate in RATES:
+    candidates: list[tuple[float, Point]] = []
+    for rate in rates:
         torch.manual_seed(seed)
         model = Point(make())
-        valid = train(model, task, rate, batch, seed)
-        if valid < best:
-            best, test = valid, score(model, task.test, task)
-    return test, time.perf_counter() - started
+        candidates.append((train(model, task, rate, batch, seed), model))
+    _, best = min(candidates, key=lambda candidate: candidate[0])
+    return score(best, task.test, task), time.perf_counter() - started
 
 
 def probed(make: Callable[[], Forecaster], task: Task, batch: int, seed: int) -> tuple[float, float]:
@@ -143,7 +150,7 @@ def train(model: nn.Module, task: Task, rate: float, batch: int, seed: int) -> f
     budget = Budget(steps=STEPS)
     fit(
         model, task.train, loss=F.mse_loss, optimizer=optimizer, budget=budget, batch_size=batch, seed=seed,
-        checks=6, check=check,
+        checks=3, check=check,
     )  # fmt: skip
     model.load_state_dict(state)
     return best

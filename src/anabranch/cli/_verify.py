@@ -30,7 +30,7 @@ def verify(
     for slug in claims.claims() if all_ else slugs or []:
         claim = claims.claim(slug)
         console.print(f"[bold]{slug}[/bold]: {claim.statement}", highlight=False)
-        console.print(f"{claim.seeds} seeds, about {claim.minutes:g} minutes on two cores", highlight=False)
+        console.print(f"{claim.seeds} seeds, about {claim.minutes:g} minutes of processor time", highlight=False)
 
         def progress(seed: int, seconds: float) -> None:
             console.print(f"  seed {seed} done in {seconds:.0f} s", highlight=False)
@@ -63,5 +63,5 @@ def print_evidence(console: "Console", evidence: "Evidence") -> None:
     console.print(measured)
     console.print(rules)
     style = VERDICT_STYLE[evidence.verdict]
-    when = f"{len(evidence.measurements)} seeds, {evidence.minutes:g} minutes, {evidence.date}"
+    when = f"{len(evidence.measurements)} seeds, {evidence.minutes:g} minutes of processor time, {evidence.date}"
     console.print(f"verdict: [bold {style}]{evidence.verdict}[/]  ({when})", highlight=False)

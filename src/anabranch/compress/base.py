@@ -78,8 +78,9 @@ class Converted(NamedTuple):
 class Converter:
     """Contract of the slot ``compressor``.
 
-    A subclass gives ``transform``. It gets a deep copy, so the original cannot be touched. A method that needs training or
-    calibration gets what it needs (data, a loss) in its constructor; ``example`` is for shapes and for the report.
+    A subclass gives ``transform``. It gets a deep copy, so the original cannot be touched. A method that needs
+    training or calibration gets what it needs (data, a loss) in its constructor; ``example`` is for shapes and for the
+    report.
     """
 
     space: ClassVar[Space] = {}
@@ -94,8 +95,8 @@ class Converter:
             repeats: timed runs of each module; the median counts.
 
         Raises:
-            ValueError: if the example is empty or the module's output is not one tensor, or what ``transform`` raises for
-                modules that it cannot convert.
+            ValueError: if the example is empty or the module's output is not one tensor, or what ``transform`` raises
+                for modules that it cannot convert.
         """
         if example.ndim < 1 or len(example) < 1:
             raise ValueError(f"expected a batch of at least one example input; got shape {tuple(example.shape)}")

@@ -11,8 +11,8 @@ from anabranch.theory.regions_tree import AffineTree
 class ToTree(Converter):
     """Replace a piecewise-linear network by an ``AffineTree``: the same outputs, with rules that can be read.
 
-    Not a compressor in general: a tree does little work per input, but stores a map per region. Both are in the report's
-    details, next to the largest error of the chords that stand for a smooth activation.
+    Not a compressor in general: a tree does little work per input, but stores a map per region. Both are in the
+    report's details, next to the largest error of the chords that stand for a smooth activation.
 
     Arguments:
         domain, prune, pieces, max_leaves: as in ``to_tree``.

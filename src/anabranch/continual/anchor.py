@@ -18,8 +18,8 @@ class Anchored(Strategy):
 
     Arguments:
         strength: factor on the penalty.
-        limit: the largest curvature ``strength * importance`` that is used; None for all. Gradient descent of rate ``lr``
-            diverges along a weight whose curvature exceeds ``2 / lr``, so ``limit=1 / lr`` keeps it stable.
+        limit: the largest curvature ``strength * importance`` that is used. Gradient descent of rate ``lr`` diverges
+            along a weight whose curvature exceeds ``2 / lr``, so None stands for ``1 / lr``; ``math.inf`` for no limit.
     """
 
     space: ClassVar[Space] = {"strength": Range(1e-3, 1e4, 1.0, log=True)}
@@ -45,9 +45,13 @@ class Anchored(Strategy):
         """A task has ended: anchor its weights."""
         if self.seen is None:
             raise ValueError("boundary() before the first batch: there is no task that could have ended")
-        with self.metered(), torch.no_grad():
+        with self.metered(self.measuring()), torch.no_grad():
             importance, weights = self.importance(), self.weights()
             self._penalty = self.merge(importance, weights)
+
+    def measuring(self) -> Any:
+        """What decides how many FLOPs ``importance`` takes."""
+        return "boundary"
 
     def weights(self) -> Float[Tensor, "weights"]:
         """All trained weights in one vector."""
@@ -65,9 +69,10 @@ class Anchored(Strategy):
         if self._penalty is None:
             return 0.0
         importance, anchor = self._penalty
-        curvature = self.strength * importance
-        if self.limit is not None:
-            curvature = curvature.clamp(max=self.limit)
+        limit = self.limit
+        if limit is None:
+            limit = 1 / max(float(group["lr"]) for group in self.optimizer.param_groups)
+        curvature = (self.strength * importance).clamp(max=limit)
         return 0.5 * (curvature * (self.weights() - anchor).square()).sum()
 
     def importance(self) -> Float[Tensor, "weights"]:

@@ -1,4 +1,4 @@
-"""Elastic weight consolidation: hold back the weights that earlier tasks need (Kirkpatrick et al. 2016, arXiv 1612.00796)."""
+"""Elastic weight consolidation: hold back the weights that earlier tasks need (arXiv 1612.00796)."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
@@ -17,15 +17,18 @@ class EWC(Anchored):
     """Each weight is pulled back to its old value as strongly as the old tasks' Fisher information says it matters.
 
     The loss of a later task is ``L + strength / 2 * sum_A sum_i F_Ai (theta_i - theta_Ai)^2`` over the earlier tasks A
-    (eq. 3). That sum is one quadratic, with the curvature ``sum_A F_A`` around a weighted mean of the ``theta_A``; so the
-    memory does not grow with the number of tasks. Weights of classes that a task could not name have no Fisher
+    (eq. 3). That sum is one quadratic, with the curvature ``sum_A F_A`` around a weighted mean of the ``theta_A``; so
+    the memory does not grow with the number of tasks. Weights of classes that a task could not name have no Fisher
     information in it, and stay free.
 
     Arguments:
-        mode: ``separate`` keeps every task's own anchor, as in the paper. ``online`` anchors at the latest weights alone,
-            with ``F <- decay * F + F_new`` (Schwarz et al. 2018, arXiv 1805.06370).
+        mode: ``separate`` keeps every task's own anchor, as in the paper; from the third task on this counts the early
+            ones more than once. ``online`` anchors at the latest weights alone, with ``F <- decay * F + F_new``
+            (Schwarz et al. 2018, arXiv 1805.06370), and is exact where the losses are quadratic (Huszar 2018,
+            arXiv 1712.03847).
         samples: how many of a task's samples the information is measured on; they are kept until the task ends.
-        labels: ``drawn`` from the model once per sample, as the definition asks; ``true`` ones give the empirical Fisher.
+        labels: ``drawn`` from the model once per sample, as the definition asks; ``true`` ones give the empirical
+            Fisher.
         strength, limit: as in ``Anchored``. The paper does not state its strength; the space is to be searched.
     """
 
@@ -62,6 +65,9 @@ class EWC(Anchored):
     def boundary(self) -> None:
         super().boundary()
         self.recent.forget()
+
+    def measuring(self) -> Any:
+        return "boundary", len(self.recent)
 
     def importance(self) -> Tensor:
         x, y, _ = self.recent.draw(self.recent.capacity)

@@ -108,7 +108,9 @@ def run(stream: Stream, strategy: Strategy, *, watch: bool | None = None) -> Res
         if before is not None:
             after = strategy.predict(step.x, step.task)
             correct[-1].append(float((before.argmax(-1) == step.y).double().mean()))
-            restored[-1].append(_restored(float(F.cross_entropy(before, step.y)), float(F.cross_entropy(after, step.y))))
+            restored[-1].append(
+                _restored(float(F.cross_entropy(before, step.y)), float(F.cross_entropy(after, step.y)))
+            )
         if step.boundary and boundary is not None:
             boundary()
         if step.t in ends:

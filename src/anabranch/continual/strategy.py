@@ -38,9 +38,9 @@ class Cost:
 class Strategy:
     """Contract of the slot ``strategy``, and plain gradient descent on it.
 
-    A strategy that needs to know when a task ends defines ``boundary()``, and cannot be run on an online stream. One that
-    does not define it is task-free. A subclass changes ``loss`` (a penalty), or ``update`` (other samples), and gives
-    ``memory`` if it keeps anything.
+    A strategy that needs to know when a task ends defines ``boundary()``, and cannot be run on an online stream. One
+    that does not define it is task-free. A subclass changes ``loss`` (a penalty), or ``update`` (other samples), and
+    gives ``memory`` if it keeps anything.
 
     The classes that a prediction may name grow with the stream: those never seen have a logit of minus infinity. Where
     the task is told, they are that task's ``heads``.
@@ -85,7 +85,9 @@ class Strategy:
             with torch.no_grad(), _evaluating(self.model):
                 self.seen = torch.zeros(self.model(x[:1]).shape[-1], dtype=torch.bool)
         if not 0 <= int(y.min()) <= int(y.max()) < len(self.seen):
-            raise ValueError(f"the model has {len(self.seen)} outputs; got labels from {int(y.min())} to {int(y.max())}")
+            raise ValueError(
+                f"the model has {len(self.seen)} outputs; got labels from {int(y.min())} to {int(y.max())}"
+            )
         self.seen[y] = True
         self.model.train()
         with self.metered((x.shape, self.workload(len(x)))):
@@ -111,7 +113,7 @@ class Strategy:
             value.backward()
             return value
 
-        self.optimizer.step(closure)  # pyright: ignore[reportArgumentType]
+        self.optimizer.step(closure)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
     def loss(self, x: Tensor, y: Tensor, task: int | Tensor | None) -> Float[Tensor, ""]:
         """What one step minimises."""
@@ -151,10 +153,10 @@ class Strategy:
         """Take back what ``memory`` gave."""
 
     @contextmanager
-    def metered(self, key: Any = None) -> Iterator[None]:
-        """Charge what happens inside to the strategy; its FLOPs are counted anew unless the key is known."""
+    def metered(self, key: Any) -> Iterator[None]:
+        """Charge what happens inside to the strategy; its FLOPs are counted once per key, since counting is slow."""
         started = time.perf_counter()
-        if key is not None and key in self._known_flops:
+        if key in self._known_flops:
             yield
             flops = self._known_flops[key]
         else:

@@ -42,13 +42,14 @@ class Stream:
 
     Arguments:
         experiences: the tasks in their order.
-        scenario: what the learner is told. ``task``: the task's number, in training and at test. ``domain``: when a task
-            ends; the labels stay the same, the inputs change. ``class``: when a task ends; each brings new classes, and
-            at test any class seen so far may come. ``online``: nothing; one pass, batches of at most 64.
+        scenario: what the learner is told. ``task``: the task's number, in training and at test. ``domain``: when a
+            task ends; the labels stay the same, the inputs change. ``class``: when a task ends; each brings new
+            classes, and at test any class seen so far may come. ``online``: nothing; one pass, batches of at most 64.
         batch_size: samples per step; a pass's last batch may be smaller.
         epochs: passes over each task before the next one starts.
         seed: fixes the order of the samples.
-        mixed: all tasks' samples shuffled into one order, as many steps as before. Joint training, the usual upper bound.
+        mixed: all tasks' samples shuffled into one order, as many steps as before. Joint training, the usual upper
+            bound.
     """
 
     experiences: tuple[Experience, ...]

@@ -122,9 +122,9 @@ def as_numbers(column: Any, notes: list[str] | None = None) -> Any:
         return pd.Series(column.to_numpy(np.float64, na_value=np.nan), column.index, name=column.name)
     if not (_is_object(column) or isinstance(kind, pd.StringDtype)):
         return None
-    texts = column.astype(object).where(column.notna(), None)
-    numbers: Any = pd.to_numeric(texts, errors="coerce")
-    numbers = numbers.astype(np.float64)
+    codes, distinct = pd.factorize(column.astype(object))  # each text is read once, however often it stands there
+    read = np.append(np.asarray(pd.to_numeric(distinct, errors="coerce"), np.float64), np.nan)
+    numbers: Any = pd.Series(read[codes], column.index, name=column.name)
     numbers = numbers.where(numbers.abs() <= LARGEST)
     others = column[numbers.isna() & column.notna()]
     if len(others) > (1 - MOSTLY) * int(column.notna().sum()):
@@ -143,16 +143,19 @@ def as_dates(column: Any) -> Any:
         return column.dt.tz_convert(None) if getattr(column.dtype, "tz", None) is not None else column
     if not (_is_object(column) or isinstance(column.dtype, pd.StringDtype)):
         return None
-    if column.dropna().map(lambda value: isinstance(value, str) and not any(map(str.isdigit, value))).any():
+    codes, distinct = pd.factorize(column.astype(object))
+    if any(isinstance(value, str) and not any(map(str.isdigit, value)) for value in distinct):
         return None
-    for form in ("ISO8601", None):
+    forms: tuple[dict[str, Any], ...] = ({"format": "ISO8601"}, {}, {"dayfirst": True})
+    for options in forms:
         with warnings.catch_warnings():
             # Pandas warns that it guesses the form from the first value; a value of another form still raises.
             warnings.simplefilter("ignore")
             try:
-                return pd.to_datetime(column, format=form, utc=True).dt.tz_convert(None)
+                read = pd.to_datetime(pd.Series(distinct), utc=True, **options).dt.tz_convert(None)
             except (ValueError, TypeError, OverflowError):
                 continue
+            return pd.Series(read.reindex(codes).to_numpy(), column.index, name=column.name)
     return None
 
 

@@ -94,7 +94,7 @@ def weather(past: int | None = None, horizon: int | None = None) -> Task:
     """Daily weather of Seattle, 2012 to 2015: rain, highest and lowest temperature, wind.
 
     Source: US National Oceanic and Atmospheric Administration (public domain), shipped with vega-datasets
-    (BSD-3-Clause). Split: 1461 days, chronological 70/10/20.
+    (MIT). Split: 1461 days, chronological 70/10/20.
     """
     need("weather", "vega_datasets")
     from vega_datasets import local_data

@@ -42,7 +42,7 @@ def cldr_phrases(target: str = "fr", source: str = "en") -> list[Phrase]:
     found: dict[tuple[str, str], str] = {}
     names = dict(_names(right))
     for key, name in _names(left):
-        pair = tuple(re.sub(r"[’ʼ]", "'", n).casefold().strip() for n in (name, names.get(key, name)))
+        pair = plain(name), plain(names.get(key, name))
         if pair[0] != pair[1]:
             found.setdefault(pair, key[0])
     return [Phrase(words(a), words(b), kind) for (a, b), kind in found.items()]
@@ -57,6 +57,11 @@ def _names(locale: Any) -> Iterator[tuple[tuple[str, ...], str]]:
     for unit, forms in locale.unit_display_names.items():
         if "long" in forms:
             yield ("unit", unit), forms["long"]
+
+
+def plain(name: str) -> str:
+    """Small letters, one kind of apostrophe."""
+    return re.sub(r"[’ʼ]", "'", name).casefold().strip()
 
 
 def words(phrase: str) -> tuple[str, ...]:

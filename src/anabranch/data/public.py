@@ -24,7 +24,10 @@ def public_images(name: str, download: bool = False) -> Task:
         InputError: if torchvision or the files are not there and ``download`` is False, or the download fails.
     """
     need(name, "torchvision")
-    from torchvision import datasets
+    try:
+        from torchvision import datasets
+    except (ImportError, RuntimeError, OSError) as error:  # it was built for another torch
+        raise InputError(f"the task {name!r} needs a torchvision that fits torch; got {one_line(error)}") from None
 
     root = Path(os.environ.get("ANABRANCH_DATA", "~/.cache/anabranch")).expanduser()
     make = getattr(datasets, PUBLIC[name])

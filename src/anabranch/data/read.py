@@ -14,7 +14,7 @@ from anabranch.data.columns import listed, plural
 from anabranch.errors import InputError
 
 FORMATS = "a CSV, TSV, Parquet, NPZ or text file, or a folder of images by class"
-_BINARY = frozenset(range(32)) - frozenset(b"\t\n\r\f\x1a")
+_CONTROL = bytes(set(range(32)) - set(b"\t\n\r\f"))
 
 
 def one_line(error: BaseException) -> str:
@@ -52,7 +52,8 @@ def _decoded(raw: bytes, path: Path, notes: list[str]) -> str:
             return raw.decode("utf-16")
         except UnicodeDecodeError:
             raise InputError(f"expected text with commas; {str(path)!r} is binary") from None
-    if not _BINARY.isdisjoint(raw):
+    head = raw[: 1 << 16]
+    if b"\0" in raw or len(head) - len(head.translate(None, _CONTROL)) > 0.01 * len(head):
         raise InputError(f"expected text with commas; {str(path)!r} is binary")
     try:
         return raw.decode("utf-8-sig")

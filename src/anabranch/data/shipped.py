@@ -136,7 +136,7 @@ def breast_cancer() -> Task:
 def cars() -> Task:
     """How many miles a car of 1970 to 1982 goes on a gallon: numbers, a date, a name, an origin, and missing values.
 
-    Source: E. Ramos and D. Donoho 1983, StatLib, shipped with vega-datasets (BSD-3-Clause). The 8 cars without the
+    Source: E. Ramos and D. Donoho 1983, StatLib, shipped with vega-datasets (MIT). The 8 cars without the
     target are left out. Split: 60/20/20, drawn once.
     """
     need("cars", "vega_datasets")

@@ -117,19 +117,20 @@ def _encoded(columns: Columns, train: np.ndarray, notes: list[str]) -> tuple[np.
         if gaps:
             notes.append(f"missing numbers set to the median: {listed(gaps)}")
     if columns.words:
-        values = np.stack([column.to_numpy(object) for column in columns.words.values()], axis=1)
+        # Numbers in the place of words, because the encoder is slow on words.
+        coded = {column: pd.factorize(words, sort=True) for column, words in columns.words.items()}
+        values = np.stack([codes for codes, _ in coded.values()], axis=1)
         encoder = OneHotEncoder(max_categories=MOST_WORDS, handle_unknown="infrequent_if_exist", sparse_output=False)
         parts.append(encoder.fit(values[train]).transform(values))
-        names = list(columns.words)
-        features += [str(feature) for feature in encoder.get_feature_names_out(names)]
-        rare = [
-            f"{column} ({len(shared)} of {len(known)})"
-            for column, known, shared in zip(
-                names, encoder.categories_, encoder.infrequent_categories_ or [], strict=True
-            )
-            if shared is not None
-        ]
-        notes.append(f"one column for each word of: {listed(names)}")
+        told, rare = [], []
+        known: Any = zip(coded.items(), encoder.categories_, encoder.infrequent_categories_, strict=True)
+        for (column, (_, words)), common, shared in known:
+            if shared is not None:
+                common = np.setdiff1d(common, shared)
+                rare.append(f"{column} ({len(shared)} of {len(common) + len(shared)})")
+            told += [f"{column}={words[code]}"[:80] for code in common] + [f"{column}=(rare)"] * (shared is not None)
+        features += told
+        notes.append(f"one column for each word of: {listed(coded)}")
         if rare:
             notes.append(f"rare words sharing one column: {listed(rare)}")
     return (np.concatenate(parts, axis=1) if parts else np.zeros((0, 0))), features

@@ -1,7 +1,9 @@
 """What a task is: data split once and for all, a goal, and how a prediction is scored."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -87,6 +89,11 @@ class Windows:
         return Batch(inputs, self.record[start + self.past + torch.arange(self.future)])
 
 
+def same(mean: float) -> float:
+    """The mean as it is."""
+    return mean
+
+
 @dataclass(frozen=True)
 class Metric:
     """How predictions are judged: a score per sample, and what the mean of the scores is turned into.
@@ -97,28 +104,38 @@ class Metric:
     name: str
     higher_is_better: bool
     scores: Callable[[Tensor, Tensor], Float[Tensor, "batch"]]
-    summary: Callable[[float], float] = field(default=lambda mean: mean)
+    summary: Callable[[float], float] = same
 
 
-def _flat_mean(x: Tensor) -> Tensor:
-    return x.flatten(1).mean(1) if x.ndim > 1 else x
+def hits(output: Tensor, target: Tensor) -> Float[Tensor, "batch"]:
+    """1 where the class with the highest score is the right one, else 0."""
+    return (output.argmax(-1) == target).double()
 
 
-ACCURACY = Metric("accuracy", True, lambda output, target: (output.argmax(-1) == target).double())
-MSE = Metric("mse", False, lambda output, target: _flat_mean((output - target).double() ** 2))
-BITS_PER_BYTE = Metric(
-    "bits/byte",
-    False,
-    lambda output, target: (
-        F.cross_entropy(output.transpose(1, 2), target, reduction="none").double().mean(1)
-        / torch.log(torch.tensor(2.0, dtype=torch.float64))
-    ),
-)
+def squared_errors(output: Tensor, target: Tensor) -> Float[Tensor, "batch"]:
+    """Squared error, its mean where a sample has several numbers."""
+    squares = (output - target).double() ** 2
+    return squares.flatten(1).mean(1) if squares.ndim > 1 else squares
+
+
+def bits(output: Tensor, target: Tensor) -> Float[Tensor, "batch"]:
+    """Mean bits to code the targets of a sample."""
+    return F.cross_entropy(output.transpose(1, 2), target, reduction="none").double().mean(1) / math.log(2)
+
+
+def scaled_root(mean: float, scale: float) -> float:
+    """Square root, in another unit."""
+    return scale * mean**0.5
+
+
+ACCURACY = Metric("accuracy", True, hits)
+MSE = Metric("mse", False, squared_errors)
+BITS_PER_BYTE = Metric("bits/byte", False, bits)
 
 
 def rmse(scale: float) -> Metric:
     """Root mean squared error in the target's own unit, for targets that were divided by ``scale``."""
-    return Metric("rmse", False, MSE.scores, lambda mean: scale * mean**0.5)
+    return Metric("rmse", False, squared_errors, partial(scaled_root, scale=scale))
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ class PhraseSystem:
         self.frequency = Counter(word for _, target in pairs for word in target)
 
     def align(self, source: Words, target: Words) -> set[tuple[int, int]]:
-        """Links ``(source index, target index)``: those both directions agree on, and those of one beside such a link."""
+        """Links ``(source index, target index)``: those of both directions, and those of one beside such a link."""
         there = {
             (max(range(len(source)), key=lambda i, t=t: self.forwards[source[i], t]), j)
             for j, t in enumerate(target)
@@ -132,8 +132,7 @@ class PhraseSystem:
             more = {
                 (i, j)
                 for i, j in (there | back) - links
-                if (i not in taken_i or j not in taken_j)
-                and any(abs(i - a) <= 1 and abs(j - b) <= 1 for a, b in links)
+                if (i not in taken_i or j not in taken_j) and any(abs(i - a) <= 1 and abs(j - b) <= 1 for a, b in links)
             }
             if not more:
                 return links
@@ -152,7 +151,7 @@ class PhraseSystem:
     def candidates(self, source: Words, size: int) -> list[Candidate]:
         """The ``size`` best different translations, by the sum of the phrase scores less one for each move."""
         stacks: list[dict[tuple[frozenset[int], Words], tuple[float, ...]]] = [{} for _ in range(len(source) + 1)]
-        # A state: what is done and said. Its scores: total, phrases, phrases back, pieces, moves, end of the last piece.
+        # A state is what is done and said; its scores: total, phrases, phrases back, pieces, moves, where it stopped.
         stacks[0][frozenset(), ()] = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
         pieces = self.pieces(source)
         for done in range(len(source)):

@@ -3,6 +3,7 @@
 Imported only when a kernel runs, since numba takes half a second to import.
 """
 
+from collections.abc import Callable
 from typing import Any, no_type_check
 
 import numpy as np
@@ -10,21 +11,33 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from anabranch.kernels._threads import in_threads
+
+_SERIAL_BELOW = 1 << 14  # points; fewer are done before a second thread has woken up
 _OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 
 def basis(x: Tensor, knots: Tensor, order: int, derivative: int) -> Tensor:
     """Values ``(batch, features, basis)`` at ``x (batch, features)``."""
-    out = torch.empty(*x.shape, knots.shape[-1] - order - 1, dtype=x.dtype)
-    _fill(_array(x), _array(knots), order, derivative, out.numpy())
+    out = torch.zeros(*x.shape, knots.shape[-1] - order - 1, dtype=x.dtype)
+    points, t = _array(x), _array(knots)
+    pieces, filled = _pieces(t, order, derivative), out.numpy()
+    _in_threads(lambda first, last: _fill(points, t, pieces, filled, first, last), x)
     return out
 
 
 def contraction(weight: Tensor, x: Tensor, knots: Tensor, order: int, derivative: int) -> Tensor:
     """The values summed with ``weight (batch, features, basis)``: ``(batch, features)``."""
-    out = torch.empty(x.shape, dtype=x.dtype)
-    _contract(_array(weight), _array(x), _array(knots), order, derivative, out.numpy())
+    out = torch.zeros(x.shape, dtype=x.dtype)
+    weights, points, t = _array(weight), _array(x), _array(knots)
+    pieces, filled = _pieces(t, order, derivative), out.numpy()
+    _in_threads(lambda first, last: _contract(weights, points, t, pieces, filled, first, last), x)
     return out
+
+
+def _in_threads(loop: Callable[[int, int], None], x: Tensor) -> None:
+    """Run a loop over all samples, by several threads where there is work for more than one."""
+    in_threads(loop, len(x), None if x.numel() >= _SERIAL_BELOW else 1)
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -97,11 +110,10 @@ def _polynomial(pieces, i, m, j, u, order):
 
 @no_type_check
 @njit(**_OPTIONS)
-def _fill(x, knots, order, derivative, out):
-    pieces, last, size = _pieces(knots, order, derivative), knots.shape[1] - 1, out.shape[2]
+def _fill(x, knots, pieces, out, first, stop):
+    order, last, size = pieces.shape[3] - 1, knots.shape[1] - 1, out.shape[2]
     per_interval, per_width = last / (knots[:, -1] - knots[:, 0]), 1 / (knots[:, 1:] - knots[:, :-1])
-    out[:] = 0
-    for n in range(x.shape[0]):
+    for n in range(first, stop):
         for i in range(x.shape[1]):
             value = x[n, i]
             if not (knots[i, 0] <= value < knots[i, last]):
@@ -118,11 +130,10 @@ def _fill(x, knots, order, derivative, out):
 
 @no_type_check
 @njit(**_OPTIONS)
-def _contract(weight, x, knots, order, derivative, out):
-    pieces, last, size = _pieces(knots, order, derivative), knots.shape[1] - 1, weight.shape[2]
+def _contract(weight, x, knots, pieces, out, first, stop):
+    order, last, size = pieces.shape[3] - 1, knots.shape[1] - 1, weight.shape[2]
     per_interval, per_width = last / (knots[:, -1] - knots[:, 0]), 1 / (knots[:, 1:] - knots[:, :-1])
-    out[:] = 0
-    for n in range(x.shape[0]):
+    for n in range(first, stop):
         for i in range(x.shape[1]):
             value = x[n, i]
             if not (knots[i, 0] <= value < knots[i, last]):

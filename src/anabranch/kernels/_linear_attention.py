@@ -103,7 +103,7 @@ def _chunks(x: Float[Tensor, "*batch time dim"]) -> Float[Tensor, "*batch chunks
     """Cut the time, filled up with zeros: these add nothing to a sum."""
     size = min(CHUNK, x.shape[-2])
     missing = -x.shape[-2] % max(size, 1)
-    return (F.pad(x, (0, 0, 0, missing)) if missing else x).unflatten(-2, (-1, size))
+    return (F.pad(x, (0, 0, 0, missing)) if missing else x.contiguous()).unflatten(-2, (-1, size))
 
 
 def _tokens(x: Float[Tensor, "*batch chunks chunk dim"], n: int) -> Float[Tensor, "*batch time dim"]:

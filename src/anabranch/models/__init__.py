@@ -6,6 +6,8 @@ from anabranch.models.kan import KAN
 from anabranch.models.metaformer import MetaFormer
 from anabranch.models.mlp import MLP
 from anabranch.models.network import Head, Network, Stem, Tokens, Trunk, generate
+from anabranch.models.phrase import PhraseEncoderDecoder
+from anabranch.models.phrase_reranker import LogLinearReranker
 from anabranch.models.positions import LearnedPositions, SinusoidalPositions
 from anabranch.models.recurrent import RecurrentNet
 from anabranch.models.stems import ByteEmbed, FeatureEmbed, FrameEmbed, PatchEmbed
@@ -22,9 +24,11 @@ __all__ = [
     "Head",
     "LanguageHead",
     "LearnedPositions",
+    "LogLinearReranker",
     "MetaFormer",
     "Network",
     "PatchEmbed",
+    "PhraseEncoderDecoder",
     "RecurrentNet",
     "Regressor",
     "SinusoidalPositions",

@@ -43,11 +43,11 @@ class ConvNet(Trunk):
         grid: Grid | None = None,
     ):
         super().__init__()
-        dims: tuple[int, ...] = (dim,) if isinstance(dim, int) else tuple(dim)
-        depths = (depth,) * len(dims) if isinstance(depth, int) else tuple(depth)
+        dims = [dim] if isinstance(dim, int) else list(dim)
+        depths = [depth] * len(dims) if isinstance(depth, int) else list(depth)
         if len(dims) != len(depths) or not dims:
             raise InputError(f"expected a width and a depth for each stage; got dim={dim} and depth={depth}")
-        self.grid, self.dims, self.out_dim = grid, dims, dims[-1]
+        self.grid, self.dims, self.out_dim = grid, tuple(dims), dims[-1]
         sides = 1 if grid is None else len(grid)
         here = grid or ((length,) if length is not None else None)
         self.downs, self.stages = nn.ModuleList(), nn.ModuleList()

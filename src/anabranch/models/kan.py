@@ -143,14 +143,16 @@ class KAN(nn.Module):
             keep.append(chosen if len(chosen) else score.argmax().reshape(1))
         keep.append(torch.arange(self.widths[-1], device=x.device))
         smaller = KAN([len(nodes) for nodes in keep])
-        layers = [layer.select(into, out) for layer, (into, out) in zip(self._kan_layers(), pairwise(keep), strict=True)]
+        layers = [
+            layer.select(into, out) for layer, (into, out) in zip(self._kan_layers(), pairwise(keep), strict=True)
+        ]
         smaller.layers = nn.ModuleList(layers)
         return smaller
 
     def symbolic(
         self, x: Float[Tensor, "batch in_dim"], *, functions: Iterable[str] = tuple(LIBRARY), threshold: float = 1e-2
     ) -> SymbolicKAN:
-        """The formula nearest to this network: every edge becomes ``c f(a x + b) + d`` with a named ``f`` (section 2.5.1).
+        """The formula nearest to this network: every edge becomes ``c f(a x + b) + d``, ``f`` by name (section 2.5.1).
 
         Arguments:
             x: typical inputs, over which the edges' curves are compared with the candidates.

@@ -73,7 +73,7 @@ def best(x: Float[Tensor, "batch"], y: Float[Tensor, "batch"], functions: Sequen
 
 
 def affine(x: Float[Tensor, "batch"], y: Float[Tensor, "batch"], name: str) -> Choice:
-    """The ``a, b`` of largest correlation between ``f(a x + b)`` and ``y`` by a search that zooms in; ``c, d`` follow."""
+    """The ``a, b`` that correlate ``f(a x + b)`` with ``y`` best, by a search that zooms in; ``c, d`` follow."""
     if name == "x":
         a, b = 1.0, 0.0
     else:

@@ -30,7 +30,8 @@ class MetaFormer(Trunk):
         dim: channels of a token; for a pyramid one number a stage.
         depth: number of blocks; for a pyramid one number a stage.
         mixer, channel, norm, block: what fills these slots: a name, a class, or a factory. One part is built per
-            place; a factory that names ``depth`` is told the index of its block, and may so choose between parts.
+            place; a factory that names ``depth`` is told the index of its block, and may so choose between parts. A
+            channel mixer, which treats each token by itself, is told nothing of where the tokens lie.
         causal: no token sees a later one.
         length: number of tokens, where it is fixed; mixers such as ``TokenMLP`` need it.
         grid: how the tokens lie, for example ``(height, width)``; in one line if not given.
@@ -59,8 +60,8 @@ class MetaFormer(Trunk):
         drop_path: float = 0.0,
     ):
         super().__init__()
-        dims: tuple[int, ...] = (dim,) if isinstance(dim, int) else tuple(dim)
-        depths = (depth,) if isinstance(depth, int) else tuple(depth)
+        dims = [dim] if isinstance(dim, int) else list(dim)
+        depths = [depth] if isinstance(depth, int) else list(depth)
         if len(dims) != len(depths) or not dims:
             raise InputError(f"expected a width and a depth for each stage; got dim={dim} and depth={depth}")
         if causal and len(dims) > 1:
@@ -69,7 +70,7 @@ class MetaFormer(Trunk):
             raise InputError(f"the grid {grid} holds {prod(grid)} tokens, but length is {length}")
         self.causal = causal
         self.grid = tuple(grid) if grid is not None else None
-        self.dims, self.out_dim = dims, dims[-1]
+        self.dims, self.out_dim = tuple(dims), dims[-1]
         # A pyramid of unknown length still lies on some number of axes: one, if nothing else is said.
         sides = len(grid) if grid is not None else 1
         here = self.grid or ((length,) if length is not None else None)
@@ -95,7 +96,7 @@ class MetaFormer(Trunk):
                         **places,
                         blocks=total,
                         mixer=partial(fill, "mixer", mixer, **places),
-                        channel=partial(fill, "channel", channel, **places),
+                        channel=partial(fill, "channel", channel, dim=width, depth=index),
                         norm=partial(fill, "norm", norm, **places),
                         layer_scale=layer_scale,
                         drop_path=drop_path * index / max(1, total - 1),

@@ -1,4 +1,4 @@
-"""The recurrent encoder-decoder that scores phrase pairs (Cho et al. 2014, arXiv 1406.1078, section 2 and appendix A)."""
+"""The recurrent encoder-decoder that scores phrase pairs (Cho et al. 2014, arXiv 1406.1078, section 2, appendix A)."""
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,9 @@ class PhraseEncoderDecoder(nn.Module):
 
     where, unlike in the encoder, the reset gate acts after the matrix. The logits are ``G_l G_r s`` with a rank of
     ``embed``, and ``s`` the maxima of pairs of ``O_h h'' + O_e e + O_c c``. Each sum has a bias, which the paper leaves
-    out of its formulas. Embedding of the word before the first: zeros.
+    out of its formulas. Embedding of the word before the first: zeros. As in the paper, recurrent matrices start
+    orthogonal; the others as torch does it, by their width, since the paper's standard deviation of 0.01 everywhere
+    leaves networks of fewer units without a signal.
 
     A phrase is a row of numbers of words, of which 0 is the end of the phrase; what stands behind the first 0 counts
     for nothing. The end is read by the encoder and predicted by the decoder.
@@ -51,10 +53,8 @@ class PhraseEncoderDecoder(nn.Module):
         self.maxout_summary = nn.Linear(dim, 2 * maxout, bias=False)
         self.low_rank = nn.Linear(maxout, embed, bias=False)
         self.output = nn.Linear(embed, target_words)
-        for name, parameter in self.named_parameters():
-            if name.startswith("from_state"):
-                for block in parameter.detach().split(dim):
-                    nn.init.orthogonal_(block)
+        for block in self.from_state.weight.detach().split(dim):
+            nn.init.orthogonal_(block)
 
     def forward(
         self, source: Int[Tensor, "batch source_time"], target: Int[Tensor, "batch target_time"]
@@ -90,10 +90,11 @@ class PhraseEncoderDecoder(nn.Module):
         self, word: Float[Tensor, "batch gates"], c: Float[Tensor, "batch gates"], h: Float[Tensor, "batch dim"]
     ) -> Float[Tensor, "batch dim"]:
         """The decoder's next state, given the share of word and summary in the sums."""
-        word_z, word_r, word_h = word.chunk(3, dim=1)
-        rest_z, rest_r, rest_h = (c + self.from_state(h)).chunk(3, dim=1)
-        z, r = torch.sigmoid(word_z + rest_z), torch.sigmoid(word_r + rest_r)
-        return torch.lerp(torch.tanh(word_h + r * rest_h), h, z)
+        split = [2 * h.shape[1], h.shape[1]]
+        word_gates, word_h = word.split(split, dim=1)
+        rest_gates, rest_h = torch.addmm(c, h, self.from_state.weight.t()).split(split, dim=1)
+        z, r = torch.sigmoid(word_gates + rest_gates).chunk(2, dim=1)
+        return torch.lerp(torch.tanh(torch.addcmul(word_h, r, rest_h)), h, z)
 
     def readout(
         self,

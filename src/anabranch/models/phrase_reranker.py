@@ -1,4 +1,4 @@
-"""The log-linear model: several scores of a candidate, weighted and summed (Och and Ney 2002; arXiv 1406.1078, eq. 9)."""
+"""The log-linear model: several scores of a candidate, weighted and summed (Och and Ney 2002)."""
 
 import torch
 from jaxtyping import Bool, Float, Int

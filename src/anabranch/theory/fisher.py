@@ -33,6 +33,7 @@ def diag_fisher(
 
     Raises:
         ValueError: if both ``y`` and ``exact`` are given, or there are no samples.
+        ArithmeticError: if the model's output is not finite.
 
     Source: Kirkpatrick et al. 2016 (arXiv 1612.00796), section 2; Martens 2014 (arXiv 1412.1193) on the empirical form.
     """
@@ -69,7 +70,16 @@ def _mean_squares(
     def log_likelihood(parameters: dict[str, Tensor], sample: Tensor, label: Tensor) -> Tensor:
         return -F.cross_entropy(logits(parameters, sample[None]), label[None])
 
-    per_sample = vmap(grad(log_likelihood), in_dims=(None, 0, 0))
+    gradient_of = grad(log_likelihood)
+    batched = vmap(gradient_of, in_dims=(None, 0, 0))
+
+    def per_sample(inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        try:
+            return batched(wanted, inputs, labels)
+        except RuntimeError:  # not every layer can be batched by vmap (recurrent cells cannot)
+            found = [gradient_of(wanted, *pair) for pair in zip(inputs, labels, strict=True)]
+            return {name: torch.stack([one[name] for one in found]) for name in wanted}
+
     total = {name: torch.zeros_like(p) for name, p in wanted.items()}
     for index in torch.arange(len(x), device=x.device).split(chunk):
         inputs = x[index]
@@ -82,6 +92,6 @@ def _mean_squares(
             drawn = torch.multinomial(chance, 1, generator=generator).squeeze(1) if y is None else y[index]
             labels = [(drawn, torch.ones_like(chance[:, 0]))]
         for label, weight in labels:
-            for name, gradient in per_sample(wanted, inputs, label).items():
+            for name, gradient in per_sample(inputs, label).items():
                 total[name] += torch.tensordot(weight, gradient.square(), dims=1)
     return {name: value / len(x) for name, value in total.items()}

@@ -44,10 +44,10 @@ def to_tree(
 
     Arguments:
         example: one input with its batch axis; its values do not matter.
-        domain: lowest and highest input, each a number or a tensor of one input's shape. With ``prune``, branches that no
-            input between them can take are left out, and outside of it the tree is void. None: all inputs.
-        prune: leave out branches that no input can take, and tests whose outcome is known. A branch is kept if a ball of
-            radius 1e-9 fits into its cell.
+        domain: lowest and highest input, each a number or a tensor of one input's shape. With ``prune``, branches that
+            no input between them can take are left out, and outside of it the tree is void. None: all inputs.
+        prune: leave out branches that no input can take, and tests whose outcome is known. A branch is kept if a ball
+            of radius 1e-9 fits into its cell.
         pieces: how many chords stand for a smooth activation; the distance is in the tree's ``activation_error``.
         max_leaves: where to stop.
 
@@ -103,7 +103,7 @@ class _Region:
 
 @dataclass
 class _Cut:
-    """What one piece of an activation leaves of a region; ``ball`` is None until a linear program has looked for one."""
+    """What one piece of an activation leaves of a region; ``ball`` is None until a linear program has looked."""
 
     piece: int
     normals: np.ndarray
@@ -159,6 +159,7 @@ class _Builder:
                 value[-1] += layer.pieces.offsets[cut.piece]
                 known = np.concatenate([region.known, value[None]])
                 where = (len(self.nodes) - 1, branch) if len(found) > 1 else link
+                assert cut.ball is not None
                 grown.append(_Region(cut.normals, cut.limits, cut.ball, known, where, region.z))
         if len(grown) > self.max_leaves:
             raise TooManyRegions(

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 aten = torch.ops.aten
 
@@ -25,7 +26,7 @@ class Unsupported(ValueError):
 
 @dataclass(frozen=True)
 class Pieces:
-    """A piecewise-linear function of one variable: ``slope[i] * z + offset[i]`` between ``breaks[i - 1]`` and ``breaks[i]``.
+    """A piecewise-linear function: ``slopes[i] * z + offsets[i]`` between ``breaks[i - 1]`` and ``breaks[i]``.
 
     ``error`` is its largest distance to the smooth function it stands for; 0 if it is exact.
     """
@@ -74,7 +75,8 @@ class Program:
 def quantise(function: Callable[[Tensor], Tensor], pieces: int, reach: float = 10.0) -> Pieces:
     """Chords of a smooth activation: ``pieces`` of them, the outer two continued with the slope at infinity, 0 or 1.
 
-    The knots lie on ``[-reach, reach]``, as dense as the square root of the curvature, which evens out the chords' errors.
+    The knots lie on ``[-reach, reach]``, as dense as the square root of the curvature, which evens out the chords'
+    errors.
 
     Raises:
         ValueError: if ``pieces`` is below 3.
@@ -255,7 +257,7 @@ def _units(value: _Affine, act: Pieces, variables: int) -> tuple[Layer, _Affine]
 
 def _apply(op: Any, args: Any, kwargs: dict[str, Any], variables: int) -> Any:
     """Run an operation on constants, or on affine functions if it is affine in them."""
-    flat, spec = torch.utils._pytree.tree_flatten(args)
+    flat, spec = tree_flatten(args)
     where = [i for i, value in enumerate(flat) if isinstance(value, _Affine)]
     if op is operator.getitem:
         return args[0][args[1]]
@@ -270,7 +272,7 @@ def _apply(op: Any, args: Any, kwargs: dict[str, Any], variables: int) -> Any:
         filled = list(flat)
         for i, value in zip(where, values, strict=True):
             filled[i] = value
-        return op(*torch.utils._pytree.tree_unflatten(filled, spec), **kwargs)
+        return op(*tree_unflatten(filled, spec), **kwargs)
 
     const = at(*(flat[i].const for i in where))
     zero = at(*(torch.zeros_like(flat[i].const) for i in where))
@@ -284,5 +286,4 @@ def _apply(op: Any, args: Any, kwargs: dict[str, Any], variables: int) -> Any:
 
 
 def _varies(value: Any) -> bool:
-    return any(isinstance(leaf, _Affine) for leaf in torch.utils._pytree.tree_leaves(value))
-
+    return any(isinstance(leaf, _Affine) for leaf in tree_leaves(value))

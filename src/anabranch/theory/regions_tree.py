@@ -147,7 +147,9 @@ class AffineTree(nn.Module):
 
     def _flat(self, x: Tensor) -> Tensor:
         if tuple(x.shape[1:]) != self.in_shape:
-            raise ValueError(f"expected inputs of shape (batch, {', '.join(map(str, self.in_shape))}); got {tuple(x.shape)}")
+            raise ValueError(
+                f"expected inputs of shape (batch, {', '.join(map(str, self.in_shape))}); got {tuple(x.shape)}"
+            )
         return x.detach().double().reshape(len(x), -1)
 
     def _walk(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,6 +5,7 @@ from anabranch.models.forecast.baselines import LinearForecaster, MLPForecaster,
 from anabranch.models.forecast.patching import FlattenHead, patchify
 from anabranch.models.forecast.patchtst import PatchTST
 from anabranch.models.forecast.pretraining import masked_patch_loss, pretrain_masked, random_patch_mask
+from anabranch.models.forecast.transformer import PointTransformer
 
 __all__ = [
     "FlattenHead",
@@ -13,6 +14,7 @@ __all__ = [
     "LinearForecaster",
     "MLPForecaster",
     "PatchTST",
+    "PointTransformer",
     "SeasonalNaive",
     "masked_patch_loss",
     "patchify",

@@ -36,11 +36,12 @@ class PatchAttention(nn.Module):
         q, k, v = self.qkv(x).view(rows, tokens, 3, self.heads, self.width).permute(2, 0, 3, 1, 4).unbind(0)
         if self.residual_scores:
             scores = (q * self.width**-0.5) @ k.transpose(-2, -1)
-            below = scores if below is None else scores + below
-            y = below.softmax(-1) @ v
+            scores = scores if below is None else scores + below
+            y = scores.softmax(-1) @ v
         else:
+            scores = None
             y = F.scaled_dot_product_attention(q, k, v)
-        return self.out(y.transpose(1, 2).reshape(rows, tokens, -1)), below
+        return self.out(y.transpose(1, 2).reshape(rows, tokens, -1)), scores
 
 
 class TokenBatchNorm(nn.BatchNorm1d):
@@ -118,7 +119,9 @@ class PatchTST(Forecaster):
                 f"got {dim}, {heads}, {layers}, {patch} and {stride}"
             )
         self.dim, self.hidden = dim, hidden or 2 * dim
-        self.patch, self.pad = min(patch, past), pad
+        self.features = heads * max(1, dim // heads)  # of all heads together
+        self.patch = min(patch, past)
+        self.pad: Padding = pad
         self.stride = min(stride, self.patch)
         self.tokens = count_patches(past, self.patch, self.stride, pad)
         self.embed = nn.Linear(self.patch * self.seen, dim)
@@ -147,12 +150,9 @@ class PatchTST(Forecaster):
 
     def attention_cost(self) -> int:
         """Multiply-adds of all attention scores and of the means they weight, one window, all channels."""
-        width = sum(layer.attention.heads * layer.attention.width for layer in self.layers)
-        return self.channels // self.seen * 2 * width * self.tokens**2
+        return self.channels // self.seen * len(self.layers) * 2 * self.features * self.tokens**2
 
     def cost(self) -> int:
-        features = self.layers[0].attention.heads * self.layers[0].attention.width
-        per_token = self.patch * self.seen * self.dim
-        per_token += len(self.layers) * (4 * self.dim * features + 2 * self.dim * self.hidden)
-        per_token += self.dim * self.future * self.seen
+        per_layer = 4 * self.dim * self.features + 2 * self.dim * self.hidden
+        per_token = self.dim * (self.patch * self.seen + self.future * self.seen) + len(self.layers) * per_layer
         return self.channels // self.seen * per_token * self.tokens + self.attention_cost()

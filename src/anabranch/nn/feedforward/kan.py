@@ -1,4 +1,4 @@
-"""Kolmogorov-Arnold layers (KAN, Liu et al. 2024, arXiv 2404.19756): a learned curve on every edge, sums at the nodes."""
+"""Kolmogorov-Arnold layers (KAN, Liu et al. 2024, arXiv 2404.19756): a learned curve on every edge, sums at nodes."""
 
 import copy
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from anabranch.spaces import Choice, Space
 
 
 class KANLinear(DenseLayer):
-    """Output ``j`` is the sum over the inputs ``i`` of ``w_b base(x_i) + w_s spline(x_i)``, a curve per edge ``(j, i)``.
+    """Output ``j`` is the sum over inputs ``i`` of ``w_b base(x_i) + w_s spline(x_i)``, a curve per edge ``(j, i)``.
 
     Equations 2.10 to 2.12. All bases of all inputs are laid side by side, so that all edges are one matrix product.
     Outside the grid the splines fade to zero within ``order`` intervals, and only ``base`` is left: call
@@ -71,9 +71,7 @@ class KANLinear(DenseLayer):
         return self.base_weight * self.base(x).unsqueeze(-2) + self.spline_scale * spline
 
     @torch.no_grad()
-    def update_grid(
-        self, x: Float[Tensor, "*batch in_dim"], *, grid: int | None = None, uniform: float = 0.02
-    ) -> None:
+    def update_grid(self, x: Float[Tensor, "*batch in_dim"], *, grid: int | None = None, uniform: float = 0.02) -> None:
         """Move the grid to where the inputs are and refit the splines there (section 2.2).
 
         Arguments:

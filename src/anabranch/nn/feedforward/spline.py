@@ -21,7 +21,9 @@ def subdivide(grid: Float[Tensor, "features points"], intervals: int) -> Float[T
     return torch.lerp(grid[:, left], grid[:, left + 1], place - left)
 
 
-def quantile_grid(x: Float[Tensor, "batch features"], intervals: int, uniform: float) -> Float[Tensor, "features points"]:
+def quantile_grid(
+    x: Float[Tensor, "batch features"], intervals: int, uniform: float
+) -> Float[Tensor, "features points"]:
     """Grid through equally many samples per interval, mixed with a share of the even grid over the same range.
 
     A feature that hardly varies gets a range of one unit around its value.

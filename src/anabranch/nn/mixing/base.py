@@ -28,6 +28,7 @@ class TokenMixer(Streaming):
     * ``cost(n)``: multiply-adds of a forward pass over ``n`` tokens, one sample.
 
     A causal mixer that can stream implements ``initial_state`` and ``step`` (see :mod:`anabranch.nn.streaming`).
+    One whose state grows holds at most ``2 * dim`` numbers a token, for ``max_len`` tokens (an attribute).
     """
 
     equivariant: bool = False

@@ -59,13 +59,15 @@ class WindowNorm(nn.Module):
             raise ValueError(f"WindowNorm expected (batch, time, {self.channels}); got {tuple(x.shape)}")
         statistics = self.statistics(x, mask)
         z = (x - statistics.location) / statistics.scale
-        return (z if self.gain is None else z * self.gain + self.shift), statistics
+        if self.gain is not None and self.shift is not None:
+            z = z * self.gain + self.shift
+        return z, statistics
 
     def inverse(
         self, z: Float[Tensor, "batch time channels"], statistics: WindowStatistics
     ) -> Float[Tensor, "batch time channels"]:
         """Undo the normalisation: on the window itself, or on a forecast made from it."""
-        if self.gain is not None:
+        if self.gain is not None and self.shift is not None:
             z = (z - self.shift) / self.gain
         return z * statistics.scale + statistics.location
 

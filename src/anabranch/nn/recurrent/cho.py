@@ -1,7 +1,6 @@
 """The gated recurrent unit as first published (Cho et al. 2014, arXiv 1406.1078, eqs. 5 to 8)."""
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -38,8 +37,8 @@ class ChoGRUCell(Recurrence):
     def advance(self, from_input: Float[Tensor, "batch gates"], h: Hidden) -> Hidden:
         """The next state, given the input's share of the three sums."""
         gates_x, candidate_x = from_input.split([2 * self.dim, self.dim], dim=1)
-        z, r = torch.sigmoid(gates_x + F.linear(h, self.gates)).chunk(2, dim=1)
-        candidate = torch.tanh(candidate_x + F.linear(r * h, self.recurrent))
+        z, r = torch.sigmoid(torch.addmm(gates_x, h, self.gates.t())).chunk(2, dim=1)
+        candidate = torch.tanh(torch.addmm(candidate_x, r * h, self.recurrent.t()))
         return torch.lerp(candidate, h.to(candidate.dtype), z)
 
     def step(self, x_t: Float[Tensor, "batch in_dim"], state: Hidden) -> tuple[Hidden, Hidden]:

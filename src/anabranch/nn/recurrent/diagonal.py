@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from anabranch.kernels import linear_scan
 from anabranch.nn.recurrent.base import Recurrence
 
 Hidden = Float[Tensor, "batch dim"]
@@ -38,3 +39,10 @@ class DiagonalCell(Recurrence):
         a = torch.sigmoid(self.theta)
         h = a * state + (1 - a) * self.project(x_t)
         return h, h
+
+    def scan(
+        self, x: Float[Tensor, "batch time in_dim"], state: Hidden
+    ) -> tuple[Float[Tensor, "batch time dim"], Hidden]:
+        a = torch.sigmoid(self.theta)
+        h = linear_scan(a, (1 - a) * self.project(x), state)
+        return h, h[:, -1]

@@ -1,0 +1,1 @@
+"""Speed against the alternatives, as ratios measured in one process: ``python -m benchmarks [name ...]``."""
