@@ -138,12 +138,6 @@ class Flat(nn.Module):
         super().__init__()
         self.network, self.single = network, single
 
-    def chain(self) -> list[nn.Module]:
-        """The layers in order, for rules that train them one by one."""
-        first, *others = [*self.network.layers, self.network.readout]
-        last = [nn.Flatten(0)] if self.single else []
-        return [nn.Sequential(nn.Flatten(), first), *others, *last]
-
     def forward(self, x: Float[Tensor, "batch *sample"], lengths: Tensor | None = None) -> Float[Tensor, "batch *out"]:
         y = self.network(x.flatten(1))
         return y[:, 0] if self.single else y
