@@ -197,7 +197,7 @@ def test_rules_race_too():
 @pytest.mark.parametrize(
     ("task", "vary"),
     [
-        ("gunpoint", {"mixer": ["attention", "gru"]}),
+        ("gunpoint", {"mixer": ["attention", "recurrent"]}),
         ("japanese-vowels", {"cell": ["gru", "diagonal"]}),
         ("japanese-vowels", {"mixer": ["pool", "token-mlp"]}),
         ("pydoc", {"mixer": ["conv", "linear-attention"]}),

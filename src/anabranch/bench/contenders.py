@@ -22,8 +22,8 @@ MOST = 32  # contenders in one race
 # What runs where the user does not say: the plain baseline first.
 ROSTERS: dict[str, dict[str, list[str]]] = {
     "image": {"mixer": ["attention", "linear-attention", "pool", "token-mlp", "conv", "random", "identity"]},
-    "sequence": {"mixer": ["attention", "linear-attention", "pool", "token-mlp", "conv", "gru", "identity"]},
-    "bytes": {"mixer": ["attention", "linear-attention", "conv", "gru", "identity"]},
+    "sequence": {"mixer": ["attention", "linear-attention", "pool", "token-mlp", "conv", "recurrent", "identity"]},
+    "bytes": {"mixer": ["attention", "linear-attention", "conv", "recurrent", "identity"]},
     "table": {"dense": ["perceptron", "kan"]},
     "series": {"forecaster": ["linear", "mlp", "point-transformer", "patchtst"]},
 }

@@ -2,8 +2,7 @@
 
 Tokens are cut into chunks: inside a chunk the masked matrix of scores is formed, what lies before a chunk reaches it
 through the running sums ``S = sum k v^T`` and ``z = sum k``. All chunks are worked on side by side, in large batched
-matrix products; that is what made it the fastest of the forms we tried on a CPU (a loop over chunks, and numba, which
-cannot match the matrix products of torch's BLAS). Being plain torch, it runs on any device.
+matrix products, which a loop over chunks did not beat on a CPU. Being plain torch, it runs on any device.
 """
 
 from typing import no_type_check
