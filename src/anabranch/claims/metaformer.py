@@ -55,7 +55,7 @@ CLAIM = Claim(
         Rule("canvas.pooling.multiply_adds / canvas.attention.multiply_adds", "<", 1.0),
     ),
     seeds=3,
-    minutes=8,
+    minutes=12,
     smaller="Two blocks instead of twelve and more, 24x24 canvases without clutter and 40-frame sequences "
     "instead of ImageNet, a few hundred steps: depth, where missing residual connections hurt most, is missing.",
 )
