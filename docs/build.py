@@ -41,12 +41,22 @@ def paper_page(slug: str) -> str:
         f"| `{rule}` | {rule.mean:.4g} | {rule.interval[0]:.4g} to {rule.interval[1]:.4g} | {rule.outcome} |"
         for rule in evidence.rules
     )
-    return (
-        text + f"\n## Evidence: {evidence.verdict}\n\n{evidence.statement}\n\n![rules](../evidence/{slug}.svg)\n\n"
-        f"| rule | mean | 95 % interval | outcome |\n| --- | --- | --- | --- |\n{rules}\n\n*Smaller than in the paper:* "
-        f"{evidence.smaller}\n\n{len(evidence.measurements)} seeds, {evidence.minutes:g} minutes of processor time, {evidence.date}, torch "
-        f"{evidence.versions.get('torch', '?')}. Run it again: `anabranch verify {slug}`.\n"
-    )
+    return f"""{text}
+## Evidence: {evidence.verdict}
+
+{evidence.statement}
+
+![rules](../evidence/{slug}.svg)
+
+| rule | mean | 95 % interval | outcome |
+| --- | --- | --- | --- |
+{rules}
+
+*Smaller than in the paper:* {evidence.smaller}
+
+{len(evidence.measurements)} seeds, {evidence.minutes:g} minutes of processor time, {evidence.date},
+torch {evidence.versions.get("torch", "?")}. Run it again: `anabranch verify {slug}`.
+"""
 
 
 def build() -> None:

@@ -30,6 +30,8 @@ def storage_url(storage: str | None, name: str) -> str:
     """URL of the storage: a file of the race's name in the working folder unless another is given."""
     if storage is None:
         return f"sqlite:///{name}.race.db"
+    if storage.startswith("postgresql://"):  # the driver that the extra `postgresql` installs
+        return storage.replace("postgresql://", "postgresql+psycopg://", 1)
     return storage if "://" in storage else f"sqlite:///{storage}"
 
 
