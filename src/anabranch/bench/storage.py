@@ -154,7 +154,8 @@ class Store:
         except InputError:
             raise
         except ImportError as error:
-            raise InputError(f"cannot use the storage {self.url}: {error}") from error
+            hint = " (pip install 'anabranch[postgresql]')" if self.url.startswith("postgresql") else ""
+            raise InputError(f"cannot use the storage {self.url}: its driver is not installed{hint}") from error
         except (SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError) as error:
             reason = str(getattr(error, "orig", None) or error.__cause__ or error).splitlines()[0]
             raise InputError(f"cannot use the storage {self.url}: {reason}") from error

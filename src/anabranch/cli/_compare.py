@@ -155,26 +155,25 @@ def print_leaderboard(console: "Console", results: "Results") -> None:
         for note in results.notes:
             console.print(f"  {note}", highlight=False, markup=False)
     table = Table(box=None, pad_edge=False, title=f"{results.task}: {results.metric}", title_justify="left")
-    table.add_column("contender", no_wrap=True)
-    for column in (results.metric, "95 % interval", "behind", "parameters", "FLOPs", "train s", "ms", "peak MB"):
+    table.add_column("contender")
+    costs = {
+        "parameters": lambda row: short(row.parameters),
+        "train s": lambda row: short(row.train_seconds),
+        "ms": lambda row: short(row.latency_ms),
+        "FLOPs": lambda row: short(row.flops),
+        "peak MB": lambda row: short(row.peak_mb),
+    }
+    if console.width < 100:  # the report has them all
+        costs = {name: costs[name] for name in ("parameters", "train s")}
+    for column in (results.metric, "95 % interval", "behind", *costs):
         table.add_column(column, justify="right", no_wrap=True)
     for row in results.rows:
-        if row.metric is None:
+        if row.metric is None or row.interval is None:
             table.add_row(row.contender, "failed", style="dim")
             continue
-        leads = row is results.leader
-        table.add_row(
-            row.contender,
-            f"{row.metric:.4g}",
-            f"{row.interval[0]:.4g} to {row.interval[1]:.4g}" if row.interval else "",
-            behind(row),
-            short(row.parameters),
-            short(row.flops),
-            f"{row.train_seconds:.3g}" if row.train_seconds is not None else "",
-            f"{row.latency_ms:.3g}" if row.latency_ms is not None else "",
-            f"{row.peak_mb:.3g}" if row.peak_mb is not None else "",
-            style="bold" if leads else None,
-        )
+        interval = f"{row.interval[0]:.4g} to {row.interval[1]:.4g}"
+        cells = [f"{row.metric:.4g}", interval, behind(row), *(cost(row) for cost in costs.values())]
+        table.add_row(row.contender, *cells, style="bold" if row is results.leader else None)
     console.print(table)
     for row in results.rows:
         for note in row.notes:
