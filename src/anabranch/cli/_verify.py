@@ -48,7 +48,7 @@ def print_evidence(console: "Console", evidence: "Evidence") -> None:
     from anabranch.cli._catalog import VERDICT_STYLE
 
     rules = Table(box=None, pad_edge=False, title="Decision rules", title_justify="left")
-    rules.add_column("rule", min_width=44, overflow="fold")  # the strip below it must not be broken
+    rules.add_column("rule", min_width=34, overflow="fold")  # the strip below it must not be broken
     for column in ("mean", "95 % interval", "outcome"):
         rules.add_column(column, overflow="fold")
     for rule in evidence.rules:
