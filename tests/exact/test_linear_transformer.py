@@ -77,6 +77,17 @@ def test_gradient_of_the_whole_attention():
         assert torch.autograd.gradcheck(mixer, (tokens(1, 70).requires_grad_(),), fast_mode=True)
 
 
+def test_the_gradient_across_chunks_is_that_of_the_full_matrix():
+    # gradcheck's fast mode alone allows more than what one chunk hands to another.
+    leaves = [torch.rand(150, d, dtype=torch.float64, requires_grad=True) for d in (4, 4, 3)]
+    q, k, v = leaves
+    scores = (q @ k.T).tril()
+    weight = torch.randn(150, 3, dtype=torch.float64)
+    wanted = torch.autograd.grad((weight * (scores @ v / (scores.sum(-1, keepdim=True) + 1e-6))).sum(), leaves)
+    found = torch.autograd.grad((weight * causal_linear_attention(q, k, v)).sum(), leaves)
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
+
+
 def test_feature_map_of_the_paper():
     x = torch.tensor([-2.0, 0.0, 3.0])
     torch.testing.assert_close(elu_plus_one(x), torch.tensor([torch.e**-2, 1.0, 4.0]))
