@@ -25,7 +25,7 @@ def test_what_one_of_ten_runs_gets(text, budget):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "fast", "10", "steps", "-5 steps", "5 parsecs", "0 steps", "1.5 steps", "nan s", "1e3 s"]
+    "text", ["", "fast", "10", "steps", "-5 steps", "5 parsecs", "0 steps", "1.5 steps", "nan s", "1e3 s", "5 ms"]
 )
 def test_anything_else_is_refused_with_what_came(text):
     with pytest.raises(InputError, match=r"^expected a .*; got .*"):

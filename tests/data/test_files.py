@@ -30,12 +30,13 @@ def classes(count: int) -> np.ndarray:
     [
         (RNG.normal(size=(60, 7)), "table", (7,)),
         (RNG.normal(size=(60, 20, 3)), "sequence", (20, 3)),
+        (RNG.normal(size=(60, 20, 3)).astype(np.float32), "sequence", (20, 3)),
         (RNG.normal(size=(60, 8, 8)), "image", (1, 8, 8)),
         (RNG.integers(0, 255, (60, 8, 6)).astype(np.uint8), "image", (1, 8, 6)),
         (RNG.integers(0, 255, (60, 8, 6, 3)), "image", (3, 8, 6)),
         (RNG.normal(size=(60, 3, 8, 6)), "image", (3, 8, 6)),
     ],
-    ids=["table", "sequence", "square", "bytes", "channels last", "channels first"],
+    ids=["table", "sequence", "single precision", "square", "bytes", "channels last", "channels first"],
 )
 def test_the_axes_of_x_tell_what_it_is(tmp_path: Path, x: np.ndarray, kind: str, shape: tuple[int, ...]) -> None:
     task = load(saved(tmp_path, X=x, y=classes(60)))

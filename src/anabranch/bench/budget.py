@@ -36,13 +36,14 @@ def parse_budget(text: str) -> RaceBudget:
     Raises:
         InputError: if it is not a positive number followed by a unit that is known.
     """
-    match = _PATTERN.fullmatch(text)
+    match = _PATTERN.fullmatch(text) if isinstance(text, str) else None
     if match is None:
         raise InputError(f"expected a budget such as '300 steps', '20 epochs', '90s' or '2m'; got {text!r}")
     number, unit = float(match[1]), match[2].lower()
     if number <= 0:
         raise InputError(f"expected a budget above zero; got {text!r}")
-    singular = unit if unit in _SECONDS else unit.removesuffix("s")
+    # "ms" is no plural of "m".
+    singular = unit.removesuffix("s") if len(unit) > 2 else unit
     if singular in _SECONDS:
         return RaceBudget(text, seconds=number * _SECONDS[singular])
     if singular == "step":

@@ -1,7 +1,6 @@
 """The race itself: equal tuning for every contender, then final runs with several seeds, then the leaderboard."""
 
 import hashlib
-import pickle
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 
 import anabranch
 from anabranch.bench.budget import RaceBudget, parse_budget
+from anabranch.bench.checks import check_count, check_options, check_sendable, check_vary, pick_device
 from anabranch.bench.contenders import Contender, Network, default_roster, estimators, networks, reference_parameters
 from anabranch.bench.pool import Here, Workers
 from anabranch.bench.results import Results, leaderboard
@@ -86,21 +86,19 @@ def compare(
     Raises:
         InputError: for anything that cannot be done as asked, before anything is written.
     """
-    if seeds < 3:
-        raise InputError(f"expected at least 3 seeds, so that noise can be told from difference; got {seeds}")
-    if trials < 1:
-        raise InputError(f"expected at least 1 trial; got {trials}")
-    if workers < 1:
-        raise InputError(f"expected at least 1 worker; got {workers}")
-    if parameters is not None and parameters < 1:
-        raise InputError(f"expected at least 1 parameter; got {parameters}")
+    check_options(options, compare)
+    check_count("seeds, so that noise can be told from difference", seeds, least=3)
+    check_count("trial", trials)
+    check_count("worker", workers)
+    check_count("as the first seed", seed, least=0)
+    if parameters is not None:
+        check_count("parameter", parameters)
     limit = parse_budget(budget) if budget is not None else None
     device = pick_device(device)
     task = load_task(data, target=target, time=time, **options)
-    for slot in vary or {}:
-        from anabranch.catalog import slot as known_slot
-
-        known_slot(slot)
+    check_vary(vary or {})
+    if isinstance(classical, str):
+        raise InputError(f"expected a list of classical models, [] for none; got {classical!r}")
     varied = dict(vary) if vary else default_roster(task)
     body = choose(task, set(varied), skeleton)
     contenders: list[Contender] = [*networks(body, varied), *estimators(task, classical)]
@@ -136,31 +134,6 @@ def load_task(data: Task | str | Path, **options: Any) -> Task:
             raise InputError(f"a task is complete as it is; got also {', '.join(given)}")
         return data
     return load(data, **given)
-
-
-def check_sendable(runner: Runner) -> None:
-    """Workers get parts by name, so they must be found in a module.
-
-    Raises:
-        InputError: if they cannot.
-    """
-    try:
-        pickle.dumps(runner)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise InputError(
-            f"with several workers every part must be importable, not defined on the spot ({error}); use workers=1"
-        ) from error
-
-
-def pick_device(device: str) -> str:
-    """The device to train on."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"expected a device that is there: cpu, cuda or auto; got {device!r} ({error})") from error
-    return device
 
 
 class Race:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from anabranch.bench.results import Results, Row
+from anabranch.data.columns import plural
 from anabranch.files import write_atomically
 
 _STYLE = """
@@ -156,9 +157,11 @@ def _costs(results: Results, rows: list[Row]) -> Any:
                 "args": [{"visible": [i == number for i in range(len(measures))]}, {"xaxis.title.text": label}],
             }
         )
-    figure.update_layout(updatemenus=[{"buttons": buttons, "x": 1, "xanchor": "right", "y": 1.15}])
     figure.update_xaxes(type="log")
-    return _dressed(figure, next(iter(measures)), f"test {results.metric}")
+    _dressed(figure, next(iter(measures)), f"test {results.metric}")
+    # On the left: on the right the plot's own buttons would lie over it.
+    menu = {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
+    return figure.update_layout(updatemenus=[menu], margin_t=60)
 
 
 def _pairs(results: Results, rows: list[Row]) -> Any:
@@ -206,7 +209,7 @@ def facts(results: Results) -> str:
         f"{samples['test']:,} to judge the final runs; the test samples were used for nothing else.",
         f"Networks: skeleton {facts['skeleton']}, {facts['parameters']:,} parameters each, within 5 % unless a note "
         "says otherwise; widths were solved for.",
-        f"Tuning: at most {facts['trials']} settings a contender, the defaults first, the others spread evenly over its "
+        f"Tuning: at most {plural(facts['trials'], 'setting')} a contender, the defaults first, the others spread evenly over its "
         "own declared space; all contenders try the same learning rates.",
         f"Budget: {facts['budget']} ({facts['budget_per_run']} a run), batches of {facts['batch_size']} in the same order "
         f"for all; {facts['seeds']} final runs with seeds from {facts['seed']}; one thread a run, on {facts['device']}.",

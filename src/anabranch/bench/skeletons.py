@@ -206,7 +206,7 @@ SKELETONS = {
             1,
             _recurrent,
         ),
-        Skeleton("forecaster", {"forecaster": "patchtst"}, frozenset({"series"}), 32, 1, _forecaster),
+        Skeleton("forecaster", {"forecaster": "patchtst"}, frozenset({"series"}), 32, 4, _forecaster),
     ]
 }
 USUAL = {"image": "metaformer", "sequence": "metaformer", "bytes": "metaformer", "table": "mlp", "series": "forecaster"}

@@ -149,6 +149,8 @@ def print_leaderboard(console: "Console", results: "Results") -> None:
     """The leaderboard, and how to read it."""
     from rich.table import Table
 
+    from anabranch.data.columns import plural
+
     facts = results.facts
     if results.notes:
         console.print("[bold]Data[/bold]")
@@ -180,7 +182,7 @@ def print_leaderboard(console: "Console", results: "Results") -> None:
             console.print(f"[yellow]{row.contender}: {note}[/yellow]", highlight=False)
     console.print(results.verdict(), highlight=False)
     console.print(
-        f"Each network: about {short(facts['parameters'])} parameters, {facts['trials']} tuning trials, "
+        f"Each network: about {short(facts['parameters'])} parameters, {plural(facts['trials'], 'tuning trial')}, "
         f"{facts['budget_per_run']} a run, {facts['seeds']} seeds; skeleton {facts['skeleton']}, {facts['device']}.",
         highlight=False,
     )

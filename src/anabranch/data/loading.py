@@ -51,6 +51,13 @@ def load(
     Raises:
         InputError: if something is wrong with the data or an option does not apply to it, in one line.
     """
+    if not isinstance(what, str | Path):
+        raise InputError(f"expected the name of a task or a path; got an object of type {type(what).__name__}")
+    if goal not in (None, "classify", "regress"):
+        raise InputError(f"expected the goal classify or regress; got {goal!r}")
+    for option, count in (("past", past), ("horizon", horizon)):
+        if count is not None and not isinstance(count, int):
+            raise InputError(f"expected a whole number for {option}; got {count!r}")
     name = str(what)
     given = {"target": target, "time": time, "horizon": horizon, "past": past, "goal": goal}
     given = {option: value for option, value in given.items() if value is not None}

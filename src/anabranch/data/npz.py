@@ -52,7 +52,7 @@ def npz_task(path: Path, goal: Answer | None = None, seed: int = 0) -> Task:
         frame = pd.DataFrame(x, columns=[f"x{i}" for i in range(x.shape[1])]).assign(y=column)
         return table_task(frame, "y", name=name, goal=goal, rows=rows, source=str(path))
     kind, inputs = _shaped(x, notes)
-    if not np.isfinite(inputs).all() or np.abs(inputs).max() > LARGEST:
+    if not np.isfinite(inputs).all() or float(np.abs(inputs).max()) > LARGEST:
         raise InputError(f"{name}: expected finite numbers; x has some that are missing or infinite")
     return arrays_task(name, kind, inputs, target.values, rows, classes=target.classes, source=str(path), notes=notes)
 
@@ -73,7 +73,7 @@ def _part(arrays: dict[str, np.ndarray], ending: str, name: str) -> tuple[np.nda
         raise InputError(
             f"{name}: expected one target for each of {len(x)} samples; {ys[0]} is {y.dtype} of shape {y.shape}"
         )
-    if y.dtype.kind == "f" and not (np.isfinite(y).all() and np.abs(y).max() <= LARGEST):
+    if y.dtype.kind == "f" and not (np.isfinite(y).all() and float(np.abs(y).max()) <= LARGEST):
         raise InputError(f"{name}: expected finite numbers; {ys[0]} has some that are missing or infinite")
     return x, np.char.decode(y, "latin-1") if y.dtype.kind == "S" else y
 
