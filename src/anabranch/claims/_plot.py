@@ -60,7 +60,7 @@ def extent(rule: RuleResult) -> tuple[float, float]:
     return low - air, high + air
 
 
-def strip(rule: RuleResult, width: int = 44) -> str:
+def strip(rule: RuleResult, width: int = 34) -> str:
     """One line of text: the seeds as dots, the interval as a bar, the bound as a line."""
     low, high = extent(rule)
 

@@ -48,7 +48,8 @@ def print_evidence(console: "Console", evidence: "Evidence") -> None:
     from anabranch.cli._catalog import VERDICT_STYLE
 
     rules = Table(box=None, pad_edge=False, title="Decision rules", title_justify="left")
-    for column in ("rule", "mean", "95 % interval", "outcome"):
+    rules.add_column("rule", min_width=34, overflow="fold")  # the strip below it must not be broken
+    for column in ("mean", "95 % interval", "outcome"):
         rules.add_column(column, overflow="fold")
     for rule in evidence.rules:
         interval = f"{rule.interval[0]:.4g} to {rule.interval[1]:.4g}"
