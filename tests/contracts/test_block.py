@@ -15,8 +15,9 @@ DIM, TIME = 8, 6
 each = pytest.mark.parametrize("name", parts("block"))
 
 
-def build(name, mixer="attention", norm="layernorm", causal=False, **options):
-    torch.manual_seed(0)
+def build(name, mixer="attention", norm="layernorm", causal=False, seed: int | None = 0, **options):
+    if seed is not None:  # the law of saved states needs parts that start out different
+        torch.manual_seed(seed)
     facts = {"dim": DIM, "causal": causal, "length": TIME, "depth": 0}
     makers = {
         slot: partial(fill, slot, part, **facts)
@@ -33,7 +34,8 @@ def tokens():
 @pytest.mark.parametrize("mixer", ["attention", "pool"])
 def test_it_is_a_block_and_keeps_the_laws_of_every_part(name, mixer):
     assert isinstance(build(name), Block)
-    check_part(partial(build, name, mixer, layer_scale=0.5), tokens())
+    torch.manual_seed(0)
+    check_part(partial(build, name, mixer, layer_scale=0.5, seed=None), tokens())
 
 
 @each

@@ -179,6 +179,9 @@ def test_it_runs_in_bfloat16_under_autocast(name):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y = model.point(x)
     torch.testing.assert_close(y.float(), model.point(x), rtol=0.1, atol=0.1)
+    if model.trained:
+        y.float().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
 @every_part

@@ -10,16 +10,25 @@ from hypothesis import strategies as st
 from anabranch.catalog import parts
 from anabranch.nn.pool import Pool
 from anabranch.slots import fill
-from anabranch.testing import check_compile, check_part, check_same_seed, check_scales
+from anabranch.testing import (
+    check_autocast,
+    check_compile,
+    check_gradients,
+    check_part,
+    check_same_seed,
+    check_scales,
+    check_state_dict,
+)
 
 DIM, TIME = 8, 5
 few = settings(max_examples=8, deadline=None, derandomize=True)
 each = pytest.mark.parametrize("name", parts("pooling"))
 
 
-def build(name, time=TIME):
-    torch.manual_seed(0)
-    return fill("pooling", name, dim=DIM, length=time)
+def build(name, time=TIME, seed: int | None = 0, dim=DIM):
+    if seed is not None:  # the law of saved states needs parts that start out different
+        torch.manual_seed(seed)
+    return fill("pooling", name, dim=dim, length=time)
 
 
 def tokens(seed=0, time=TIME):
@@ -33,9 +42,19 @@ def test_it_is_a_pooling_and_treats_samples_alone(name):
     y = part(x)
     assert y.shape == (3, part.out_dim)
     torch.testing.assert_close(part(x[:1]), y[:1])
-    assert torch.autograd.gradcheck(part, x.requires_grad_())
-    check_scales(partial(build, name), tokens())
-    check_same_seed(partial(build, name), tokens())
+    torch.manual_seed(0)
+    # Not the checks of every part, which take the second axis of an output for time.
+    for check in (check_autocast, check_gradients, check_same_seed, check_scales, check_state_dict):
+        check(partial(build, name, seed=None), tokens())
+
+
+@each
+def test_it_takes_one_token_and_tokens_that_are_not_contiguous(name):
+    assert build(name, 1)(tokens(time=1)).shape[0] == 3
+    x = tokens()
+    strided = x.transpose(0, -1).contiguous().transpose(0, -1)
+    assert not strided.is_contiguous()
+    torch.testing.assert_close(build(name)(strided), build(name)(x))
 
 
 @each
@@ -58,6 +77,8 @@ def test_wrong_shapes_are_refused_with_what_was_expected(name):
         build(name)(torch.zeros(2, TIME, DIM + 1))
     with pytest.raises(ValueError, match="one entry a token"):
         build(name)(tokens(), torch.ones(3, TIME + 1, dtype=torch.bool))
+    with pytest.raises(ValueError, match="dim must be at least 1"):
+        build(name, dim=0)
 
 
 @pytest.mark.slow

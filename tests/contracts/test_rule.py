@@ -155,6 +155,18 @@ def test_a_learning_rate_of_zero_changes_nothing(rule):
 
 
 @EACH
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_one_sample_of_any_scale_and_any_layout_leaves_finite_weights(rule, scale):
+    module = make_module(rule)
+    trainer = rule.bind(module, make_optimizer=partial(AdamW, lr=1e-3))
+    x = (scale * make_batch(rule, size=6).inputs).T.contiguous().T
+    for rows in (slice(0, 1), slice(None, None, 2)):
+        report = trainer.step(Batch(x[rows], torch.arange(len(x))[rows] % CLASSES))
+        assert report.loss.isfinite()
+    assert all(p.isfinite().all() for p in module.parameters())
+
+
+@EACH
 def test_clipping_bounds_the_step(rule):
     module = make_module(rule)
     before = copy.deepcopy(module.state_dict())

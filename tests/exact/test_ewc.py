@@ -165,6 +165,36 @@ def test_the_rows_of_classes_still_to_come_stay_free():
     assert (rows[:2] > 0).all() and torch.equal(rows[2:], torch.zeros_like(rows[2:]))
 
 
+@pytest.mark.parametrize("labels", ["drawn", "true"])
+def test_the_importance_is_the_fisher_of_all_the_task_by_the_labels_asked_for(labels):
+    net, (x, y) = small(), data(300)
+    y = y * 0  # far from what the model would draw
+    ewc = EWC(net, partial(torch.optim.SGD, lr=0.0), labels=labels)
+    for start in range(0, 300, 30):
+        ewc.observe(x[start : start + 30], y[start : start + 30])
+    ewc.seen[:] = True
+    ewc.boundary()
+    exact, empirical = diag_fisher(net, x, exact=True), diag_fisher(net, x, y)
+    found = ewc._penalty[0]
+    wanted, other = (torch.cat([value.flatten() for value in each.values()]) for each in (exact, empirical))
+    if labels == "true":
+        wanted, other = other, wanted
+        torch.testing.assert_close(found, wanted)
+    assert (found - wanted).norm() < 0.25 * wanted.norm()  # one draw per sample leaves some noise
+    assert (found - other).norm() > 0.5 * wanted.norm()
+
+
+def test_online_importance_decays_and_anchors_at_the_latest_weights():
+    ewc = EWC(nn.Linear(2, 3).double(), SGD, mode="online", decay=0.6)
+    generator = torch.Generator().manual_seed(0)
+    fishers, anchors = torch.rand(2, 3, 9, generator=generator, dtype=torch.float64)
+    for fisher, anchor in zip(fishers, anchors, strict=True):
+        ewc._penalty = ewc.merge(fisher, anchor)
+    total, anchor = ewc._penalty
+    torch.testing.assert_close(total, 0.36 * fishers[0] + 0.6 * fishers[1] + fishers[2])
+    assert torch.equal(anchor, anchors[2])
+
+
 def test_a_weight_that_matters_moves_less():
     torch.manual_seed(0)
     net = nn.Linear(2, 2, bias=False).double()

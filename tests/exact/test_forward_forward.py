@@ -190,6 +190,20 @@ def test_blurring_makes_patches_and_keeps_about_half():
     assert 0.45 < changes[0] < 0.55 and changes[1] < 0.25
 
 
+def test_the_blur_is_a_quarter_a_half_and_a_quarter_along_both_axes():
+    torch.manual_seed(3)
+    found = blurred_mask(5, 7, 9, 2)
+    torch.manual_seed(3)
+    bits = torch.randint(2, (5, 1, 7, 9)).float()[:, 0]
+    for _ in range(2):
+        for axis in (1, 2):
+            first, last = bits.narrow(axis, 0, 1), bits.narrow(axis, bits.shape[axis] - 1, 1)
+            padded = torch.cat([first, bits, last], axis)
+            size = bits.shape[axis]
+            bits = sum(w * padded.narrow(axis, i, size) for i, w in enumerate((0.25, 0.5, 0.25)))
+    assert torch.equal(found, bits > 0.5)
+
+
 def test_without_labels_the_readout_predicts():
     net = chain([16, 8, 4])
     x = batch_of(width=16).inputs

@@ -102,6 +102,15 @@ def test_the_matrix_product_is_the_sum_over_edges_of_base_and_spline():
     torch.testing.assert_close(kan.edges(x).sum(-1), wanted)
 
 
+def test_a_new_layer_has_the_papers_scales_and_a_silu():
+    torch.manual_seed(0)
+    kan = KANLinear(60, 40)
+    assert isinstance(kan.base, torch.nn.SiLU) and (kan.order, kan.grid) == (3, 5)
+    assert (kan.spline_scale == 1).all()
+    assert float(kan.coefficients.detach().std()) == pytest.approx(0.1, rel=0.05)
+    assert float(kan.base_weight.detach().std()) == pytest.approx((2 / (60 + 40)) ** 0.5, rel=0.1)  # Glorot's
+
+
 def test_beyond_the_grid_only_the_base_is_left():
     kan, far = layer(), torch.full((1, 3), 50.0, dtype=torch.float64)
     torch.testing.assert_close(kan(far), kan.base_weight.sum(1).unsqueeze(0) * 50)
@@ -213,6 +222,7 @@ def test_refining_a_network_keeps_it_and_more_intervals_fit_better():
     assert kan.fit(x, y, steps=200) < coarse / 50
 
 
+<<<<<<< HEAD
 def test_refining_over_points_of_the_whole_domain_keeps_the_function_where_training_points_do_not_reach():
     torch.manual_seed(0)
     kan, domain = KAN([2, 1, 1]).double(), points(5000, 2)
@@ -226,6 +236,16 @@ def test_refining_over_points_of_the_whole_domain_keeps_the_function_where_train
     assert (narrow(domain) - before).abs().max() > 20 * (wide(domain) - before).abs().max()
     knots, inputs = wide.layers[1].knots[0], wide.layers[0](domain)
     assert knots[3] <= inputs.min() + 1e-9 and inputs.max() - 1e-9 <= knots[-4]
+=======
+def test_refining_with_inputs_moves_the_grids_to_where_they_are():
+    torch.manual_seed(0)
+    kan, x = KAN([2, 3, 1]).double(), 3 * points(400, 2) + 5
+    kan.refine(8, x)
+    for layer, inputs in zip(kan.layers, [x, kan.layers[0](x)], strict=True):
+        assert layer.grid == 8
+        torch.testing.assert_close(layer.knots[:, 3], inputs.detach().amin(0))
+        torch.testing.assert_close(layer.knots[:, -4], inputs.detach().amax(0))
+>>>>>>> mixers
 
 
 def test_the_formula_is_read_off_a_pruned_network():

@@ -61,6 +61,11 @@ def test_without_causality_every_token_reads_all():
     assert (causal(x)[:, :-1] - mixer(x)[:, :-1]).abs().min(-1).values.max() > 1e-3
 
 
+def test_the_defaults_are_the_papers():
+    mixer = LinearAttention(8)
+    assert (mixer.eps, mixer.feature_map) == (1e-6, elu_plus_one)
+
+
 def test_streams_and_is_causal():
     check_streaming(attention(causal=True), tokens(time=20))
     check_causal(attention(causal=True), tokens(time=70))

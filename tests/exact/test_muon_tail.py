@@ -126,6 +126,21 @@ def test_it_is_torchs_muon_up_to_torchs_rounding():
     assert float((nets[0].weight - nets[1].weight).norm()) < 0.02 * moved  # bfloat16 keeps 8 bits
 
 
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_the_step_follows_the_momentum_and_with_nesterov_looks_ahead_of_it(nesterov):
+    net = nn.Linear(7, 5, bias=False).double()
+    expected, summed = net.weight.detach().clone(), torch.zeros(5, 7, dtype=torch.float64)
+    optimizer = Muon(net.named_parameters(), lr=0.01, momentum=0.9, nesterov=nesterov, weight_decay=0.0)
+    for seed in range(3):
+        G = randn(5, 7, seed=seed)
+        net.weight.grad = G.clone()
+        optimizer.step()
+        summed = 0.9 * summed + G  # as in the paper; a mean instead is shorter, which the step does not see
+        direction = G + 0.9 * summed if nesterov else summed
+        expected -= 0.01 * 0.2 * 7**0.5 * newton_schulz(direction)
+    torch.testing.assert_close(net.weight.detach(), expected, rtol=1e-9, atol=1e-12)
+
+
 def test_the_step_has_the_root_mean_square_of_adams():
     for shape in [(64, 16), (16, 64), (48, 48)]:
         net = nn.Linear(*shape, bias=False).double()

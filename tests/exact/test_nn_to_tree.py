@@ -93,6 +93,38 @@ def test_every_leaf_of_a_pruned_tree_can_be_reached():
     assert 0.9 * tree.leaves <= reached <= tree.leaves < to_tree(network, torch.zeros(1, 2)).leaves < 2**11
 
 
+@pytest.mark.parametrize("prune", [True, False], ids=["pruned", "whole"])
+def test_a_tie_belongs_to_the_lower_piece_and_to_one_leaf_and_the_output_is_the_networks(prune):
+    network = mlp(1, 2, 1, act=nn.Hardtanh)
+    with torch.no_grad():
+        network[0].weight.copy_(torch.tensor([[1.0], [-2.0]]))
+        network[0].bias.copy_(torch.tensor([0.0, 1.0]))
+    tree = to_tree(network, torch.zeros(1, 1), prune=prune)
+    x = torch.tensor(
+        [[-1.0], [0.0], [1.0]], dtype=torch.float64
+    )  # every one lies on a border, 0 and 1 on those of both
+    torch.testing.assert_close(tree(x), network(x), rtol=0, atol=1e-12)
+    reached = tree.leaf(x)
+    cells = list(tree.cells())
+    assert all(cells[leaf].contains(row[None].numpy()).all() for leaf, row in zip(reached.tolist(), x, strict=True))
+    first = tree.leaf(torch.tensor([[-1.001]], dtype=torch.float64))
+    assert reached[0] == first  # the first unit's lower border is reached from below
+
+
+@pytest.mark.parametrize(("bias", "value"), [(-1.0, 0.0), (0.0, 0.0), (2.0, 2.0)])
+def test_a_unit_that_looks_at_nothing_costs_no_test_and_keeps_its_value(bias, value):
+    network = mlp(2, 2, 1)
+    with torch.no_grad():
+        network[0].weight[0] = 0
+        network[0].bias[0] = bias
+        network[2].weight.fill_(1.0), network[2].bias.zero_()
+    tree, x = to_tree(network, torch.zeros(1, 2)), torch.randn(50, 2, dtype=torch.float64)
+    assert tree.leaves == 2
+    torch.testing.assert_close(tree(x), network(x), rtol=0, atol=1e-12)
+    other = torch.relu(x @ network[0].weight[1] + network[0].bias[1])
+    torch.testing.assert_close(tree(x)[:, 0], value + other.detach(), rtol=0, atol=1e-12)
+
+
 def test_a_domain_prunes_what_lies_outside():
     torch.manual_seed(0)
     network = mlp(2, 8, 1)
@@ -177,6 +209,7 @@ def test_cost_counts_what_one_input_needs():
     assert tree.cost(torch.tensor([[0.0]])).multiply_adds == 1  # the test; the leaf is constant
     assert tree.cost(torch.tensor([[1.0]])).multiply_adds == 2
     assert tree.cost(torch.tensor([[0.0], [1.0]])).leaves_reached == 2
+    assert tree.cost(torch.tensor([[0.0]])).stored == 2 + 1 + 1 + 2  # a test, its threshold, a slope, two offsets
 
 
 def test_the_network_is_left_as_it_was():

@@ -68,6 +68,14 @@ def test_our_library_form_is_torchs():
     torch.testing.assert_close(ours.step(x, h)[0], theirs(x, h), rtol=0, atol=1e-12)
 
 
+def test_recurrent_matrices_start_orthogonal():
+    model = PhraseEncoderDecoder(7, 4, dim=6, embed=5, maxout=3)
+    matrices = [*model.encoder.gates.chunk(2), model.encoder.recurrent, *model.from_state.weight.chunk(3)]
+    assert len(matrices) == 6
+    for matrix in matrices:
+        torch.testing.assert_close(matrix @ matrix.T, torch.eye(6))
+
+
 @pytest.fixture
 def model() -> PhraseEncoderDecoder:
     torch.manual_seed(0)
