@@ -222,7 +222,6 @@ def test_refining_a_network_keeps_it_and_more_intervals_fit_better():
     assert kan.fit(x, y, steps=200) < coarse / 50
 
 
-<<<<<<< HEAD
 def test_refining_over_points_of_the_whole_domain_keeps_the_function_where_training_points_do_not_reach():
     torch.manual_seed(0)
     kan, domain = KAN([2, 1, 1]).double(), points(5000, 2)
@@ -236,7 +235,8 @@ def test_refining_over_points_of_the_whole_domain_keeps_the_function_where_train
     assert (narrow(domain) - before).abs().max() > 20 * (wide(domain) - before).abs().max()
     knots, inputs = wide.layers[1].knots[0], wide.layers[0](domain)
     assert knots[3] <= inputs.min() + 1e-9 and inputs.max() - 1e-9 <= knots[-4]
-=======
+
+
 def test_refining_with_inputs_moves_the_grids_to_where_they_are():
     torch.manual_seed(0)
     kan, x = KAN([2, 3, 1]).double(), 3 * points(400, 2) + 5
@@ -245,7 +245,6 @@ def test_refining_with_inputs_moves_the_grids_to_where_they_are():
         assert layer.grid == 8
         torch.testing.assert_close(layer.knots[:, 3], inputs.detach().amin(0))
         torch.testing.assert_close(layer.knots[:, -4], inputs.detach().amax(0))
->>>>>>> mixers
 
 
 def test_the_formula_is_read_off_a_pruned_network():
