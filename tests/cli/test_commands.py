@@ -1,13 +1,15 @@
 """The command line: what people type, what they get, and one line with status 2 for what cannot be done."""
 
 import json
+import re
 import subprocess
 import sys
 import time
 
 import pytest
 
-from anabranch import cli
+from anabranch import catalog, cli
+from anabranch.bench.runner import Runner
 
 
 @pytest.fixture
@@ -67,6 +69,12 @@ def test_a_paper_is_shown_with_imports_example_and_evidence(run):
     assert "Example" in out and "verdict:" in out and "linear-transformer.svg" in out
 
 
+def test_an_example_can_be_copied_from_a_narrow_terminal(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    _, out, _ = run("show", "nn-to-tree")
+    assert catalog.paper("nn-to-tree").example in out
+
+
 def test_slots_are_listed_with_their_parts(run):
     status, out, _ = run("slots")
     assert status == 0 and "attention, " in out
@@ -79,12 +87,34 @@ def test_a_race_prints_a_leaderboard_and_writes_a_report(run, tmp_path):
     assert "leads" in out and "perceptron" in out and "report: wine.race.html" in out
     report = (tmp_path / "wine.race.html").read_text()
     assert "Learning curves" in report and "Seed by seed" in report and "Plotly.newPlot" in report
-    assert 'src="http' not in report and 'href="http' not in report  # nothing is loaded from elsewhere
+    page = re.sub(r"(<script[^>]*>).*?</script>", r"\1", report, flags=re.DOTALL)  # Plotly's code names its home page
+    assert "Learning curves" in page and 'src="http' not in page and 'href="http' not in page  # nothing from elsewhere
     status, _, err = run(*arguments, "--trials", "1")
     assert status == 2 and "--resume" in err
     status, out, err = run(*arguments, "--trials", "1", "--resume", "--json")
     assert status == 0 and {row["contender"] for row in json.loads(out)["rows"]} == {"perceptron", "kan"}
     assert "report:" in err
+
+
+def test_a_race_that_is_interrupted_keeps_what_is_finished(run, monkeypatch, tmp_path):
+    arguments = ["compare", "wine", "--vary", "dense=perceptron", "--classical", "none", "--budget", "1 step"]
+    whole, finished = Runner.run, []
+
+    def interrupted(self, job, on_progress=None):
+        if finished:
+            raise KeyboardInterrupt
+        finished.append(whole(self, job, on_progress))
+        return finished[0]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Runner, "run", interrupted)
+        status, out, err = run(*arguments, "--trials", "1")
+    assert status == 130 and "--resume goes on" in out and err.strip() == "anabranch: interrupted"
+    assert [path.name for path in tmp_path.iterdir()] == ["wine.race.db"]
+    done = []
+    monkeypatch.setattr(Runner, "run", lambda *job: done.append(job) or whole(*job))
+    status, out, _ = run(*arguments, "--trials", "1", "--resume")
+    assert status == 0 and "perceptron leads" in out and len(done) == 2
 
 
 @pytest.mark.parametrize(
@@ -104,6 +134,8 @@ def test_a_race_prints_a_leaderboard_and_writes_a_report(run, tmp_path):
         (["compare", "wine", "--budget", "long"], "expected a budget such as '300 steps'"),
         (["compare", "wine", "--seeds", "1"], "expected at least 3 seeds"),
         (["compare", "wine", "--report", "no/folder/x.html"], "does not exist"),
+        (["compare", "wine", "--report", "/proc/x.html"], "cannot write '/proc/x.html'"),
+        (["verify", "nn-to-tree", "--out", "/proc/x"], "cannot write '/proc/x/nn-to-tree.json'"),
         (["compare", "wine", "--storage", "no/folder/x.db"], "cannot use the storage"),
     ],
 )

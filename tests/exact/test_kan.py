@@ -1,5 +1,6 @@
 """Kolmogorov-Arnold networks (arXiv 2404.19756) against the formulas, SciPy's splines and the authors' layer."""
 
+import copy
 import math
 import xml.etree.ElementTree as ElementTree
 
@@ -219,6 +220,21 @@ def test_refining_a_network_keeps_it_and_more_intervals_fit_better():
     kan.refine(16)
     torch.testing.assert_close(kan(x), before, rtol=0, atol=1e-7)
     assert kan.fit(x, y, steps=200) < coarse / 50
+
+
+def test_refining_over_points_of_the_whole_domain_keeps_the_function_where_training_points_do_not_reach():
+    torch.manual_seed(0)
+    kan, domain = KAN([2, 1, 1]).double(), points(5000, 2)
+    kan.update_grid(domain)
+    hidden = kan.layers[0](domain)[:, 0]
+    train = domain[hidden < hidden.quantile(0.99)]  # a few of the domain's points lie just beyond the training range
+    before = kan(domain)
+    narrow, wide = copy.deepcopy(kan), copy.deepcopy(kan)
+    narrow.refine(50, train)
+    wide.refine(50, domain)
+    assert (narrow(domain) - before).abs().max() > 20 * (wide(domain) - before).abs().max()
+    knots, inputs = wide.layers[1].knots[0], wide.layers[0](domain)
+    assert knots[3] <= inputs.min() + 1e-9 and inputs.max() - 1e-9 <= knots[-4]
 
 
 def test_refining_with_inputs_moves_the_grids_to_where_they_are():

@@ -209,8 +209,8 @@ def facts(results: Results) -> str:
         f"{samples['test']:,} to judge the final runs; the test samples were used for nothing else.",
         f"Networks: skeleton {facts['skeleton']}, {facts['parameters']:,} parameters each, within 5 % unless a note "
         "says otherwise; widths were solved for.",
-        f"Tuning: at most {plural(facts['trials'], 'setting')} a contender, the defaults first, the others spread evenly over its "
-        "own declared space; all contenders try the same learning rates.",
+        f"Tuning: at most {plural(facts['trials'], 'setting')} a contender, the defaults first, the others spread evenly over "
+        "its own declared space; all contenders try the same learning rates.",
         f"Budget: {facts['budget']} ({facts['budget_per_run']} a run), batches of {facts['batch_size']} in the same order "
         f"for all; {facts['seeds']} final runs with seeds from {facts['seed']}; one thread a run, on {facts['device']}.",
         f"anabranch {facts['version']}, torch {facts['torch']}.",

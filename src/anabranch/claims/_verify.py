@@ -12,7 +12,7 @@ from anabranch.claims import _evidence as evidence_
 from anabranch.claims._evidence import Evidence, RuleResult
 from anabranch.claims._plot import svg
 from anabranch.errors import InputError
-from anabranch.files import write_atomically
+from anabranch.files import check_writable, write_atomically
 
 
 def verify(
@@ -43,6 +43,10 @@ def verify(
         )
     if jobs < 1:
         raise InputError(f"expected at least 1 job; got {jobs}")
+    if folder is None:
+        folder = evidence_.evidence_folder() if evidence_.checkout() else Path("evidence")
+    if not draft:
+        check_writable(Path(folder) / f"{slug}.json")
     code, commit = evidence_.code_hashes(slug), evidence_.commit()
     measurements: list[dict[str, float]] = [{} for _ in range(claim.seeds)]
     busy = 0.0
@@ -72,8 +76,6 @@ def verify(
         machine=evidence_.machine(),
     )
     if not draft:
-        if folder is None:
-            folder = evidence_.evidence_folder() if evidence_.checkout() else Path("evidence")
         evidence.write(Path(folder) / f"{slug}.json")
         write_atomically(Path(folder) / f"{slug}.svg", svg(evidence))
     return evidence

@@ -29,9 +29,10 @@ def main() -> None:
     except InputError as error:
         print(f"anabranch: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("anabranch: interrupted", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == 130:  # Typer turns Ctrl-C into this without a word
+            print("anabranch: interrupted", file=sys.stderr)
+        raise
     except BrokenPipeError:  # a reader such as `head` has seen enough
         sys.stderr.close()
         sys.exit(0)

@@ -74,7 +74,8 @@ def show(slug: Annotated[str, typer.Argument(help="The paper, as `anabranch list
     for slot, names in paper.fills.items():
         console.print(f"    slot {slot}: {', '.join(names)}", highlight=False, markup=False)
     console.print("\n[bold]Example[/bold]")
-    console.print(Syntax(paper.example, "python", background_color="default"))
+    highlighted = Syntax("", "python", background_color="default").highlight(paper.example)
+    console.print(highlighted, soft_wrap=True, end="")  # to be copied, so lines are neither cut nor broken
     evidence = claims.recorded(slug)
     if evidence is None:
         console.print(f"No evidence is recorded yet: anabranch verify {slug}", highlight=False)

@@ -55,6 +55,7 @@ def compare(
     from anabranch.bench.race import load_task
     from anabranch.bench.report import write_report
     from anabranch.errors import InputError
+    from anabranch.files import check_writable
 
     parts = parse_vary(vary or [])
     task = load_task(data, target=target, time=time, horizon=horizon, past=past)
@@ -64,6 +65,7 @@ def compare(
         raise InputError(f"{report} exists already: add --resume to go on with that race, or choose another --report")
     if not report.resolve().parent.is_dir():
         raise InputError(f"expected a folder for the report; {report.resolve().parent} does not exist")
+    check_writable(report)
     chosen = None if classical is None else [] if classical == "none" else classical.split(",")
     console = Console(stderr=as_json)
     with live(console) as on_progress:
@@ -132,8 +134,10 @@ class live:  # noqa: N801  a context manager that reads as a verb
         self.bar.start()
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: object, *exception: object) -> None:
         self.bar.stop()
+        if kind is KeyboardInterrupt and self.bar.tasks[0].total is not None:
+            self.console.print("finished runs are kept: the same command with --resume goes on", highlight=False)
 
     def __call__(self, progress: "Progress") -> None:
         doing = {"tune": "tuning", "final": "final run of"}[progress.phase]
