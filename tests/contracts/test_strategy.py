@@ -83,10 +83,10 @@ def same(left, right) -> bool:
 @EACH
 @pytest.mark.parametrize("scenario", ["domain", "class", "task"])
 def test_learns_in_every_scenario(make, scenario):
-    given = stream(scenario, tasks=2, epochs=5)
+    given = stream(scenario, tasks=2, epochs=20)
     results = run(given, make(mlp(), SGD, heads=given.heads))
     assert results.accuracy.shape == (2, 2)
-    assert results.accuracy[0, 0] > 0.5  # in the domain scenario, four classes
+    assert results.accuracy[0, 0] > 0.5  # in the domain scenario and for joint training, four classes
 
 
 @EACH

@@ -143,3 +143,21 @@ def test_errors():
         LinearAttention(10, heads=4)
     with pytest.raises(ValueError, match="cannot read a context"):
         attention(causal=True)(tokens(), context=tokens())
+
+
+def test_the_running_sums_are_float32_in_a_half_precision_model():
+    torch.manual_seed(0)
+    mixer = LinearAttention(32, heads=4, causal=True)
+    x = torch.randn(1, 600, 32)
+    wanted = mixer(x)
+    rough = mixer.bfloat16()
+    at_once, state = rough(x.bfloat16()), rough.initial_state(1)
+    assert state["S"].dtype == state["z"].dtype == torch.float32
+    steps = []
+    for x_t in x.bfloat16().unbind(1):
+        y_t, state = rough.step(x_t, state)
+        steps.append(y_t)
+    error = (torch.stack(steps, 1) - wanted).abs().max()
+    assert error < 2 * (at_once - wanted).abs().max() + 1e-3
+    joined, _ = rough.chunk(x.bfloat16(), rough.initial_state(1))
+    assert (joined - wanted).abs().max() < 2 * (at_once - wanted).abs().max() + 1e-3

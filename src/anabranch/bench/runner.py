@@ -17,6 +17,7 @@ from anabranch.bench.contenders import Contender, Estimator, Network
 from anabranch.bench.fairness import TOLERANCE
 from anabranch.bench.fit import Budget, Diverged, run
 from anabranch.bench.results import blocks
+from anabranch.bench.skeletons import Size
 from anabranch.bench.storage import Result
 from anabranch.data.task import Split, Task
 from anabranch.learning import Trainer
@@ -109,6 +110,7 @@ class Runner:
     ) -> Result:
         task = self.task
         size, count = contender.size(task, setting, self.target)
+        self._warm_up(contender, setting, size)
         torch.manual_seed(seed)
         model = contender.build(task, setting, size).to(self.device)
         parts = contender.parts(setting)
@@ -142,6 +144,13 @@ class Runner:
             result |= {"test": task.metric.summary(float(scores.mean())), "scores": blocks(scores)}
             result |= self._measure(trainer)
         return result
+
+    def _warm_up(self, contender: Network, setting: dict[str, Any], size: Size) -> None:
+        """One step of a copy, so that what is compiled or loaded at first use is on no contender's clock."""
+        model = contender.build(self.task, setting, size).to(self.device)
+        parts = contender.parts(setting)
+        trainer = parts["rule"]().bind(model, self.task.loss, parts["optimizer"], clip=1.0)
+        trainer.step(self.task.example(2).to(torch.device(self.device)))
 
     def _scores(self, trainer: Trainer, split: Split) -> np.ndarray:
         found = []

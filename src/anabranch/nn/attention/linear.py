@@ -104,23 +104,26 @@ class LinearAttention(TokenMixer):
         return self.split(self.key_value(context).chunk(2, dim=-1)[1])
 
     def initial_state(self, batch: int) -> State:
-        """``S``, the sum of ``phi(k) v^T``, and ``z``, the sum of ``phi(k)``."""
-        return {
-            "S": self.zeros(batch, self.heads, self.features, self.dim // self.heads),
-            "z": self.zeros(batch, self.heads, self.features),
-        }
+        """``S``, the sum of ``phi(k) v^T``, and ``z``, the sum of ``phi(k)``; at least in float32, as sums grow long."""
+        S = self.zeros(batch, self.heads, self.features, self.dim // self.heads)
+        S = S.float() if S.dtype in (torch.bfloat16, torch.float16) else S
+        return {"S": S, "z": S.new_zeros(batch, self.heads, self.features)}
 
     def step(self, x_t: Float[Tensor, "batch dim"], state: State) -> tuple[Float[Tensor, "batch dim"], State]:
-        query, key, value = self.read(x_t[:, None], x_t[:, None])
+        query, key, value = self.read_exactly(x_t[:, None], state)
         S, z = state["S"] + key.mT * value, state["z"] + key[:, :, 0]
         mixed = self.divide(query @ S, (query * z[:, :, None]).sum(-1))
-        return self.project(mixed)[:, 0], {"S": S, "z": z}
+        return self.project(mixed.to(x_t.dtype))[:, 0], {"S": S, "z": z}
 
     def chunk(self, x: Float[Tensor, "batch time dim"], state: State) -> tuple[Float[Tensor, "batch time dim"], State]:
-        query, key, value = self.read(x, x)
+        query, key, value = self.read_exactly(x, state)
         numerator, denominator = causal_linear_sums(query, key, value)
         mixed = self.divide(numerator + query @ state["S"], denominator + (query @ state["z"][..., None])[..., 0])
-        return self.project(mixed), {"S": state["S"] + key.mT @ value, "z": state["z"] + key.sum(-2)}
+        return self.project(mixed.to(x.dtype)), {"S": state["S"] + key.mT @ value, "z": state["z"] + key.sum(-2)}
+
+    def read_exactly(self, x: Float[Tensor, "batch time dim"], state: State) -> Projected:
+        """Queries, keys and values in the precision of the running sums."""
+        return Projected(*(part.to(state["S"].dtype) for part in self.read(x, x)))
 
     def cost(self, n: int) -> int:
         chunk = min(n, CHUNK) if self.causal else 0
