@@ -42,7 +42,7 @@ def check_gradients(make: Make, x: Tensor) -> None:
         return tuple(y for y in tensors(given) if y.is_floating_point() or y.is_complex())
 
     try:
-        gradcheck(outputs, (x.detach().clone().requires_grad_(), *values), fast_mode=True)
+        gradcheck(outputs, (x.detach().clone().requires_grad_(), *values), atol=1e-7, fast_mode=True)
     except GradcheckError as error:
         raise AssertionError(f"{name_of(part)}: a gradient is wrong: {error}") from error
 
