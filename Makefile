@@ -16,7 +16,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: install
-	$(BIN)/anabranch compare digits --workers 2 --resume
+	$(BIN)/anabranch compare digits --trials 2 --workers 2 --resume
 
 test: install
 	$(PYTEST) -m "not slow"

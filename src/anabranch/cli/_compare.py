@@ -161,7 +161,7 @@ def print_leaderboard(console: "Console", results: "Results") -> None:
         for note in results.notes:
             console.print(f"  {note}", highlight=False, markup=False)
     table = Table(box=None, pad_edge=False, title=f"{results.task}: {results.metric}", title_justify="left")
-    table.add_column("contender")
+    table.add_column("contender", no_wrap=True)
     costs = {
         "parameters": lambda row: short(row.parameters),
         "train s": lambda row: short(row.train_seconds),
@@ -170,7 +170,7 @@ def print_leaderboard(console: "Console", results: "Results") -> None:
         "peak MB": lambda row: short(row.peak_mb),
     }
     if console.width < 100:  # the report has them all
-        costs = {name: costs[name] for name in ("parameters", "train s")}
+        costs = {"parameters": costs["parameters"]}
     for column in (results.metric, "95 % interval", "behind", *costs):
         table.add_column(column, justify="right", no_wrap=True)
     for row in results.rows:
