@@ -13,7 +13,7 @@ from torch import Tensor
 
 from anabranch.kernels._threads import in_threads
 
-_SERIAL_BELOW = 1 << 17  # elements; a smaller scan is over before a second thread has woken up
+_SERIAL_BELOW = 1 << 19  # elements; a smaller scan is over before a second thread has woken up
 _OPTIONS: dict[str, Any] = {"nogil": True, "cache": True}
 
 
