@@ -13,7 +13,7 @@ from torch import Tensor
 
 from anabranch.kernels._threads import in_threads
 
-_SERIAL_BELOW = 1 << 14  # points; fewer are done before a second thread has woken up
+_SERIAL_BELOW = 1 << 16  # points; fewer are done before a second thread has woken up
 _OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 
