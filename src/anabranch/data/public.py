@@ -25,7 +25,7 @@ def public_images(name: str, download: bool = False) -> Task:
     """
     need(name, "torchvision")
     try:
-        from torchvision import datasets
+        from torchvision import datasets  # pyright: ignore[reportMissingImports]
     except (ImportError, RuntimeError, OSError) as error:  # it was built for another torch
         raise InputError(f"the task {name!r} needs a torchvision that fits torch; got {one_line(error)}") from None
 
