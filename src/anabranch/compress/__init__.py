@@ -6,7 +6,7 @@ from anabranch.compress.cast import Cast
 from anabranch.compress.dilute import RemoveDiluted, choose_attentions, dilute_attention, set_dilution
 from anabranch.compress.ffn_fusion import FFNFusion, ffn_runs, least_needed_mixers
 from anabranch.compress.lighten import share_layers
-from anabranch.compress.replace_attention import Replaced, flat_students, imitate, replace_attention, replaced
+from anabranch.compress.replace_attention import flat_students, imitate, replace_attention, replaced
 from anabranch.compress.tree import ToTree
 from anabranch.compress.trunk import DropMixers
 
@@ -19,7 +19,6 @@ __all__ = [
     "FFNFusion",
     "Fidelity",
     "RemoveDiluted",
-    "Replaced",
     "Report",
     "Timing",
     "ToTree",
