@@ -2,6 +2,7 @@
 
 from anabranch.compress.base import Converted, Converter, Fidelity, Report, Timing
 from anabranch.compress.bundle import Bundled, bundle
+from anabranch.compress.bundle_channels import BundleChannels, BundledChannel
 from anabranch.compress.cast import Cast
 from anabranch.compress.dilute import RemoveDiluted, choose_attentions, dilute_attention, set_dilution
 from anabranch.compress.ffn_fusion import FFNFusion, ffn_runs, least_needed_mixers
@@ -11,7 +12,9 @@ from anabranch.compress.tree import ToTree
 from anabranch.compress.trunk import DropMixers
 
 __all__ = [
+    "BundleChannels",
     "Bundled",
+    "BundledChannel",
     "Cast",
     "Converted",
     "Converter",
