@@ -22,7 +22,7 @@ from anabranch.compress import (
 )
 from anabranch.data import Samples
 from anabranch.data.task import Batch
-from anabranch.models import ByteEmbed, LanguageHead, MetaFormer, Network
+from anabranch.models import ByteEmbed, Classifier, FrameEmbed, LanguageHead, MetaFormer, Network
 from anabranch.models.language.minilm import MiniLM
 from anabranch.nn.feedforward import MLP
 from anabranch.nn.mixing import FlatFeedForward, PoolMixing
@@ -221,3 +221,18 @@ def test_students_are_as_long_as_the_stage_they_stand_in_and_causal_where_the_at
     parts = flat_students(trunk, Samples(tokens, tokens), ratio=1 / 8)
     assert [(part.dim, part.length, part.causal) for part in parts.values()] == [(DIM, 7, False), (12, 4, False)]
     assert all(part.causal for part in flat_students(network(causal=True), samples()).values())
+
+
+def test_what_stands_behind_the_end_of_a_sequence_teaches_nothing():
+    torch.manual_seed(0)
+    model = Network(FrameEmbed(2, DIM, length=TIME), MetaFormer(DIM, 2), Classifier(DIM, 3))
+    frames, lengths = torch.randn(20, TIME, 2), torch.arange(20) % TIME + 1
+    other = frames.where((torch.arange(TIME) < lengths[:, None])[..., None], 9.0)
+    states = [
+        replace_attention(
+            model, Samples(each, lengths, lengths), epochs=3, batch_size=10, repeats=1
+        ).module.state_dict()
+        for each in (frames, other)
+    ]
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value)
