@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from anabranch.data.glosses import Vocabulary, gloss_classes, gloss_pairs, glosses, words
+from anabranch.data.glosses import SPEECH, Vocabulary, gloss_classes, gloss_pairs, glosses, word_definitions, words
 from anabranch.errors import InputError
 
 
@@ -67,6 +67,19 @@ def test_pairs_share_neither_definition_nor_usage():
         assert [len(part) for part in parts] == [2000, 500, 500]
         assert not parts[0] & parts[1] and not parts[0] & parts[2] and not parts[1] & parts[2]
     assert gloss_pairs(2000, 500, 500, seed=4) != pairs == gloss_pairs(2000, 500, 500, seed=3)
+
+
+def test_words_have_one_definition_each_which_no_other_word_has():
+    known = sorted({word for gloss in glosses("noun")[:3000] for word in gloss.words if word.isalpha()})
+    pairs = word_definitions(known, 600, 100, 100, seed=2)
+    drawn = [pair for part in pairs for pair in part]
+    assert [len(part) for part in pairs] == [600, 100, 100]
+    assert len({word for word, _ in drawn}) == len({text for _, text in drawn}) == 800
+    senses = {(word, gloss.definition) for speech in SPEECH for gloss in glosses(speech) for word in gloss.words}
+    assert {word for word, _ in drawn} <= set(known)
+    assert all(pair in senses for pair in drawn)
+    with pytest.raises(InputError, match="in all; got 5, 1 and 1"):
+        word_definitions(["entity"], 5, 1, 1)
 
 
 def test_asking_for_more_than_there_is_is_an_input_error():

@@ -5,6 +5,7 @@ imported, and its later versions, which are another program, have no such files.
 """
 
 import re
+from collections.abc import Iterable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -205,7 +206,10 @@ def gloss_pairs(train: int = 8_000, valid: int = 1_000, test: int = 2_000, *, se
         usage = next(usable, None)
         if usage is not None:
             found.setdefault(gloss.definition, usage)
-    pairs = list(found.items())
+    return _drawn(list(found.items()), train, valid, test, seed)
+
+
+def _drawn(pairs: list[tuple[str, str]], train: int, valid: int, test: int, seed: int) -> Pairs:
     if min(train, valid, test) < 1 or train + valid + test > len(pairs):
         raise InputError(f"expected at least 1 pair a split and {len(pairs)} in all; got {train}, {valid} and {test}")
     order = np.random.default_rng(seed).permutation(len(pairs))[: train + valid + test]
@@ -215,3 +219,27 @@ def gloss_pairs(train: int = 8_000, valid: int = 1_000, test: int = 2_000, *, se
 
 def _plain(text: str) -> str:
     return " ".join(words(text))
+
+
+def word_definitions(
+    known: Iterable[str], train: int = 5_000, valid: int = 500, test: int = 1_000, *, seed: int = 0
+) -> Pairs:
+    """Single words, each with one definition: ``("dog", "a member of the genus Canis ...")``.
+
+    The definition is the first that WordNet 3.0 gives the word as a noun, verb, adjective or adverb, and that no word
+    before it took. So no word and no sense is in two splits.
+
+    Arguments:
+        known: the words that may be drawn, in small letters.
+        train, valid, test: number of pairs.
+        seed: draws the splits.
+    """
+    known, taken = set(known), set()
+    found: dict[str, str] = {}
+    for speech in SPEECH:
+        for gloss in glosses(speech):
+            for word in gloss.words:
+                if word in known and word not in found and gloss.definition not in taken:
+                    found[word] = gloss.definition
+                    taken.add(gloss.definition)
+    return _drawn(list(found.items()), train, valid, test, seed)
