@@ -69,17 +69,25 @@ def test_pairs_share_neither_definition_nor_usage():
     assert gloss_pairs(2000, 500, 500, seed=4) != pairs == gloss_pairs(2000, 500, 500, seed=3)
 
 
-def test_words_have_one_definition_each_which_no_other_word_has():
+def test_words_with_all_their_senses_share_neither_word_nor_definition_between_splits():
     known = sorted({word for gloss in glosses("noun")[:3000] for word in gloss.words if word.isalpha()})
-    pairs = word_definitions(known, 600, 100, 100, seed=2)
+    pairs = word_definitions(known, 100, 200, longest=9, seed=2)
+    senses = {
+        (word.casefold(), gloss.definition) for speech in SPEECH for gloss in glosses(speech) for word in gloss.words
+    }
     drawn = [pair for part in pairs for pair in part]
-    assert [len(part) for part in pairs] == [600, 100, 100]
-    assert len({word for word, _ in drawn}) == len({text for _, text in drawn}) == 800
-    senses = {(word, gloss.definition) for speech in SPEECH for gloss in glosses(speech) for word in gloss.words}
-    assert {word for word, _ in drawn} <= set(known)
-    assert all(pair in senses for pair in drawn)
-    with pytest.raises(InputError, match="in all; got 5, 1 and 1"):
-        word_definitions(["entity"], 5, 1, 1)
+    assert len(set(drawn)) == len(drawn) and set(drawn) <= senses
+    assert {word for word, _ in drawn} <= set(known) and max(len(words(text)) for _, text in drawn) == 9
+    assert len({word for word, _ in pairs.test}) == 200  # a test word never loses a definition
+    assert set(pairs.test) == {
+        (word, text) for word, text in senses if word in {word for word, _ in pairs.test} and len(words(text)) <= 9
+    }
+    for i in (0, 1):
+        parts = [{pair[i] for pair in part} for part in pairs]
+        assert sum(map(len, parts)) == len(set.union(*parts))
+    assert word_definitions(known, 100, 200, longest=9, seed=3) != pairs
+    with pytest.raises(InputError, match="1 in all; got 5 and 1"):
+        word_definitions(["entity"], 5, 1)
 
 
 def test_asking_for_more_than_there_is_is_an_input_error():

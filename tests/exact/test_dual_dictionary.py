@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from anabranch.models.decode import END
-from anabranch.models.language import DualDictionary, retrieval_ranks
+from anabranch.models.language import DualDictionary
 from anabranch.models.language.dual_dictionary import TERMS, UNSCORED, targets
 
 TOKENS, WORD, DIM = 11, 5, 8
@@ -33,7 +33,7 @@ def test_the_shared_perceptron_learns_from_words_and_from_definitions():
         for shared in (True, False):
             part = model(shared=shared)
             part.losses(*data(), terms=(term,))[term].backward()
-            reached = [p.grad is not None and bool(p.grad.any()) for p in part.shared.parameters()]
+            reached = [p.grad is not None and bool(p.grad.any()) for p in part.middle.perceptrons[-1].parameters()]
             assert all(reached) == (shared or term == "word_from_definition")
 
 
@@ -50,7 +50,9 @@ def test_padding_changes_no_code_and_no_loss():
 def test_the_code_of_a_definition_is_the_papers_sum():
     part, (_, tokens) = model(), data()
     states = part.encoder((DIM**0.5 * part.embedding(tokens[1:2, :2]) + part.positions(2)).double())
-    torch.testing.assert_close(part.code_of_definitions(tokens)[1:2], part.shared(part.last(states.sum(1).relu())))
+    torch.testing.assert_close(
+        part.code_of_definitions(tokens)[1:2], part.middle.encode("definition", states.sum(1).relu())
+    )
 
 
 def test_the_terms_are_those_of_the_paper():
@@ -79,7 +81,7 @@ def test_without_the_auxiliary_terms_the_tasks_share_nothing_but_the_embedding_a
         part.losses(*data(), terms=(term,))[term].backward()
         reached[term] = {name for name, p in part.named_parameters() if p.grad is not None and p.grad.any()}
     both = set.intersection(*reached.values())
-    assert {name.split(".")[0] for name in both} == {"embedding", "shared"}
+    assert {".".join(name.split(".")[:2]) for name in both} == {"embedding.weight", "middle.perceptrons"}
 
 
 def test_one_embedding_reads_writes_and_scores():
@@ -137,12 +139,6 @@ def test_a_beam_of_one_is_greedy_and_a_wider_one_is_at_least_as_likely():
         assert narrow == [greedily(code[None]) for code in codes]
         for code, short, best in zip(codes, narrow, wide, strict=True):
             assert chance(code[None], best) >= chance(code[None], short) - 1e-9
-
-
-def test_ranks_are_by_cosine():
-    known = torch.eye(3)
-    found = torch.tensor([[9.0, 1.0, 0.0], [0.1, 0.3, 0.2]])
-    assert retrieval_ranks(found, known, torch.tensor([0, 2])).tolist() == [1, 2]
 
 
 @pytest.mark.usefixtures("unchecked")

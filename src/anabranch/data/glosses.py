@@ -206,10 +206,7 @@ def gloss_pairs(train: int = 8_000, valid: int = 1_000, test: int = 2_000, *, se
         usage = next(usable, None)
         if usage is not None:
             found.setdefault(gloss.definition, usage)
-    return _drawn(list(found.items()), train, valid, test, seed)
-
-
-def _drawn(pairs: list[tuple[str, str]], train: int, valid: int, test: int, seed: int) -> Pairs:
+    pairs = list(found.items())
     if min(train, valid, test) < 1 or train + valid + test > len(pairs):
         raise InputError(f"expected at least 1 pair a split and {len(pairs)} in all; got {train}, {valid} and {test}")
     order = np.random.default_rng(seed).permutation(len(pairs))[: train + valid + test]
@@ -222,24 +219,37 @@ def _plain(text: str) -> str:
 
 
 def word_definitions(
-    known: Iterable[str], train: int = 5_000, valid: int = 500, test: int = 1_000, *, seed: int = 0
+    known: Iterable[str], valid: int = 500, test: int = 1_000, *, longest: int = 30, seed: int = 0
 ) -> Pairs:
-    """Single words, each with one definition: ``("dog", "a member of the genus Canis ...")``.
+    """Single words with their definitions: ``("dog", "a member of the genus Canis ...")``; all senses of WordNet 3.0.
 
-    The definition is the first that WordNet 3.0 gives the word as a noun, verb, adjective or adverb, and that no word
-    before it took. So no word and no sense is in two splits.
+    Splits are drawn by words; a definition that words of several splits have stays in the last of them. So no word
+    and no definition is in two splits, and in training are all words that have a definition left there.
 
     Arguments:
         known: the words that may be drawn, in small letters.
-        train, valid, test: number of pairs.
+        valid, test: number of words.
+        longest: most words and signs of a definition; senses with a longer one are left out.
         seed: draws the splits.
     """
-    known, taken = set(known), set()
-    found: dict[str, str] = {}
-    for speech in SPEECH:
-        for gloss in glosses(speech):
-            for word in gloss.words:
-                if word in known and word not in found and gloss.definition not in taken:
-                    found[word] = gloss.definition
-                    taken.add(gloss.definition)
-    return _drawn(list(found.items()), train, valid, test, seed)
+    known = set(known)
+    found: dict[tuple[str, str], None] = {}
+    for gloss in (gloss for speech in SPEECH for gloss in glosses(speech)):
+        mine = [word for word in map(str.casefold, gloss.words) if word in known]
+        if mine and len(words(gloss.definition)) <= longest:
+            found |= dict.fromkeys((word, gloss.definition) for word in mine)
+    drawn = list(dict.fromkeys(word for word, _ in found))
+    if min(valid, test) < 1 or valid + test >= len(drawn):
+        raise InputError(
+            f"expected at least 1 word a split and {len(drawn)} in all; got {valid} and {test}, and the rest"
+        )
+    order = np.random.default_rng(seed).permutation(len(drawn))
+    split = {drawn[row]: 2 if place < test else 1 if place < test + valid else 0 for place, row in enumerate(order)}
+    last: dict[str, int] = {}
+    for word, definition in found:
+        last[definition] = max(split[word], last.get(definition, 0))
+    splits = Pairs([], [], [])
+    for word, definition in found:
+        if split[word] == last[definition]:
+            splits[split[word]].append((word, definition))
+    return splits

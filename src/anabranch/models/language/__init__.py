@@ -1,6 +1,6 @@
 """Models of language, with a paper's choices: reading, answering, translating, tagging."""
 
-from anabranch.models.language.dual_dictionary import DualDictionary, retrieval_ranks
+from anabranch.models.language.dual_dictionary import DualDictionary
 from anabranch.models.language.memn2n import MemN2N
 from anabranch.models.language.minilm import MiniLM, load_minilm, sentence_vectors, token_states
 from anabranch.models.language.poly_encoder import BiEncoder, CrossEncoder, PolyEncoder
@@ -24,7 +24,6 @@ __all__ = [
     "Texts",
     "load_minilm",
     "ranks_among",
-    "retrieval_ranks",
     "sentence_vectors",
     "token_states",
 ]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from anabranch.models.decode import END, beam, greedy
 from anabranch.models.positions import SinusoidalPositions
+from anabranch.nn.fusion.shared_code import SharedCode, perceptron
 from anabranch.nn.streaming import State
 
 Term = Literal["codes", "word_from_word", "word_from_definition", "definition_from_word", "definition_from_definition"]
@@ -21,19 +22,17 @@ TERMS: tuple[Term, ...] = (
 )
 
 
-def perceptron(in_dim: int, dim: int, out_dim: int, dropout: float) -> nn.Sequential:
-    """Dropout, a linear layer, ReLU, another linear layer."""
-    return nn.Sequential(nn.Dropout(dropout), nn.Linear(in_dim, dim), nn.ReLU(), nn.Linear(dim, out_dim))
-
-
 class DualDictionary(nn.Module):
     """Words and definitions meet in one code, from which both can be had.
 
-    A word's vector goes through ``E``, a definition through a transformer encoder, whose outputs are summed; then both
-    go through the same perceptron ``S``. From the code, ``D`` makes a word's vector; a linear map of it, put before a
-    definition, starts a causal transformer that writes it. One embedding serves encoder, decoder and output layer; it
-    starts smaller than the positions and is scaled up to them where it is read (the authors' code leaves it small). A
-    word that was never seen can be defined if its vector is known.
+    A word's vector goes through a perceptron ``E``, a definition through a transformer encoder, whose outputs are
+    summed; then both go through the same perceptron ``S``. From the code, ``D`` makes a word's vector; a linear map of
+    it, put before a definition, starts a causal transformer that writes it. One embedding serves encoder, decoder and
+    output layer. A word that was never seen can be defined if its vector is known.
+
+    Two starts differ from the paper's, and make training shorter. The embedding is scaled up to the positions where it
+    is read (the authors' code leaves it small). ``D``'s last layer is a hundredth of its size: definitions foretell
+    only a small part of a word's vector, and while a net unlearns a random start, it silences the code.
 
     Arguments:
         vocabulary: number of different tokens in definitions; 0 ends a definition and fills it up.
@@ -66,17 +65,19 @@ class DualDictionary(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.encoder = _transformer(dim, depth, heads, dropout)
         self.decoder = _transformer(dim, depth, heads, dropout)
-        self.last = nn.Linear(dim, dim)
-        self.first = nn.Sequential(nn.Dropout(inner_dropout), nn.Linear(dim, dim))
         self.bias = nn.Parameter(torch.zeros(vocabulary))
-        self.word_in = perceptron(word_dim, dim, dim, inner_dropout)
-        self.word_out = perceptron(dim, dim, word_dim, inner_dropout)
-        self.shared = perceptron(dim, dim, dim, inner_dropout)
-        self.shared_by_words = self.shared if shared else perceptron(dim, dim, dim, inner_dropout)
+        into = {"word": perceptron(word_dim, dim, dim, inner_dropout), "definition": nn.Linear(dim, dim)}
+        out = {
+            "word": perceptron(dim, dim, word_dim, inner_dropout),
+            "definition": nn.Sequential(nn.Dropout(inner_dropout), nn.Linear(dim, dim)),
+        }
+        self.middle = SharedCode(into, out, dim, dropout=inner_dropout, shared=shared)
         for p in self.parameters():
             if p.dim() > 1:
                 nn.init.xavier_uniform_(p)
         nn.init.normal_(self.embedding.weight, std=dim**-0.5)
+        with torch.no_grad():
+            out["word"][-1].weight.mul_(0.01)
 
     def embed(self, tokens: Int[Tensor, "batch time"]) -> Float[Tensor, "batch time dim"]:
         """Vectors of tokens, as large as the positions that are added to them."""
@@ -84,29 +85,38 @@ class DualDictionary(nn.Module):
 
     def code_of_words(self, words: Float[Tensor, "batch word"]) -> Float[Tensor, "batch dim"]:
         """The codes of words, from their vectors."""
-        return self.shared_by_words(self.word_in(words))
+        return self.middle.encode("word", words)
 
     def code_of_definitions(self, tokens: Int[Tensor, "batch time"]) -> Float[Tensor, "batch dim"]:
         """The codes of definitions, padded with 0."""
         padding = tokens == END
         x = self.dropout(self.embed(tokens) + self.positions(tokens.shape[1]))
         states = self.encoder(x, src_key_padding_mask=padding)
-        total = states.masked_fill(padding[..., None], 0).sum(1)
-        return self.shared(self.last(total.relu()))
+        return self.middle.encode("definition", states.masked_fill(padding[..., None], 0).sum(1).relu())
 
     def words(self, codes: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch word"]:
         """The vectors of the words that codes stand for."""
-        return self.word_out(codes)
+        return self.middle.decode("word", codes)
+
+    def states(
+        self, codes: Float[Tensor, "batch dim"], tokens: Int[Tensor, "batch time"]
+    ) -> Float[Tensor, "batch time_and_one dim"]:
+        """What the decoder holds before every token of a definition and behind the last."""
+        x = torch.cat([self.middle.decode("definition", codes)[:, None], self.embed(tokens)], 1)
+        x = self.dropout(x + self.positions(x.shape[1]))
+        later = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)
+        # What stands behind a definition's end is later than all that is scored, so it needs no mask.
+        return self.decoder(x, mask=later)
+
+    def scores(self, states: Float[Tensor, "*places dim"]) -> Float[Tensor, "*places vocabulary"]:
+        """Logits of the next token, by the embedding that reads."""
+        return F.linear(states, self.embedding.weight, self.bias)
 
     def logits(
         self, codes: Float[Tensor, "batch dim"], tokens: Int[Tensor, "batch time"]
     ) -> Float[Tensor, "batch time_and_one vocabulary"]:
         """At each place, of the next token of a definition: first before all tokens, last after all of them."""
-        x = torch.cat([self.first(codes)[:, None], self.embed(tokens)], 1)
-        x = self.dropout(x + self.positions(x.shape[1]))
-        later = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)
-        # What stands behind a definition's end is later than all that is scored, so it needs no mask.
-        return self.decoder(x, mask=later) @ self.embedding.weight.mT + self.bias
+        return self.scores(self.states(codes, tokens))
 
     def losses(
         self,
@@ -124,29 +134,29 @@ class DualDictionary(nn.Module):
         """
         code_w = self.code_of_words(words) if any("from_word" in t or t == "codes" for t in terms) else None
         code_d = self.code_of_definitions(tokens) if any("from_def" in t or t == "codes" for t in terms) else None
+        right = targets(tokens)
+        scored = right != UNSCORED
         found: dict[str, Tensor] = {}
         for term in terms:
             if term == "codes":
                 assert code_w is not None and code_d is not None
-                found[term] = F.mse_loss(code_w, code_d)
+                found[term] = self.middle.disagreement([code_w, code_d])
                 continue
             code = code_w if term.endswith("from_word") else code_d
             assert code is not None
             if term.startswith("word"):
                 found[term] = F.mse_loss(self.words(code), words)
             else:
-                found[term] = F.cross_entropy(
-                    self.logits(code, tokens).transpose(1, 2),
-                    targets(tokens),
-                    ignore_index=UNSCORED,
-                    label_smoothing=smoothing,
-                )
+                # The output layer is most of the work: nothing behind a definition's end goes through it.
+                logits = self.scores(self.states(code, tokens)[scored])
+                found[term] = F.cross_entropy(logits, right[scored], label_smoothing=smoothing)
         return found
 
     def step(self, words: Int[Tensor, "batch"], state: State) -> tuple[Float[Tensor, "batch vocabulary"], State]:
         """What may follow in definitions of which the newest token is ``words``; see :mod:`anabranch.models.decode`."""
         text = torch.cat([state["text"], words[:, None]], 1)
-        return self.logits(state["code"], text[:, 1:])[:, -1], {"code": state["code"], "text": text}
+        newest = self.states(state["code"], text[:, 1:])[:, -1]
+        return self.scores(newest), {"code": state["code"], "text": text}
 
     @torch.no_grad()
     def define(self, words: Float[Tensor, "batch word"], *, width: int = 6, longest: int = 30) -> list[list[int]]:
@@ -182,11 +192,3 @@ def targets(tokens: Int[Tensor, "batch time"]) -> Int[Tensor, "batch time_and_on
 def _transformer(dim: int, depth: int, heads: int, dropout: float) -> nn.TransformerEncoder:
     layer = nn.TransformerEncoderLayer(dim, heads, 2 * dim, dropout, batch_first=True)
     return nn.TransformerEncoder(layer, depth, enable_nested_tensor=False)
-
-
-def retrieval_ranks(
-    found: Float[Tensor, "queries dim"], known: Float[Tensor, "words dim"], right: Int[Tensor, "queries"]
-) -> Int[Tensor, "queries"]:
-    """Place, from 1, of the right word among all known ones, by the cosine of their vectors."""
-    scores = F.normalize(found, dim=-1) @ F.normalize(known, dim=-1).mT
-    return (scores >= scores.gather(1, right[:, None])).sum(1)
