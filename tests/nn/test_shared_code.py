@@ -38,7 +38,7 @@ def test_one_perceptron_learns_from_all_kinds_or_each_kind_has_its_own():
 
 def test_the_code_is_the_perceptron_of_what_the_encoder_gives():
     part, x = middle(), things()["image"]
-    _, first, _, second = part.perceptrons[0]
+    _, first, _, second = part.perceptrons[0].children()
     torch.testing.assert_close(part.encode("image", x), second(first(part.encoders["image"](x)).relu()))
 
 

@@ -67,8 +67,9 @@ class DualDictionary(nn.Module):
         self.decoder = _transformer(dim, depth, heads, dropout)
         self.bias = nn.Parameter(torch.zeros(vocabulary))
         into = {"word": perceptron(word_dim, dim, dim, inner_dropout), "definition": nn.Linear(dim, dim)}
+        to_word = perceptron(dim, dim, word_dim, inner_dropout)
         out = {
-            "word": perceptron(dim, dim, word_dim, inner_dropout),
+            "word": to_word,
             "definition": nn.Sequential(nn.Dropout(inner_dropout), nn.Linear(dim, dim)),
         }
         self.middle = SharedCode(into, out, dim, dropout=inner_dropout, shared=shared)
@@ -76,8 +77,8 @@ class DualDictionary(nn.Module):
             if p.dim() > 1:
                 nn.init.xavier_uniform_(p)
         nn.init.normal_(self.embedding.weight, std=dim**-0.5)
-        with torch.no_grad():
-            out["word"][-1].weight.mul_(0.01)
+        *_, last, _ = to_word.parameters()
+        nn.init.xavier_uniform_(last, gain=0.01)
 
     def embed(self, tokens: Int[Tensor, "batch time"]) -> Float[Tensor, "batch time dim"]:
         """Vectors of tokens, as large as the positions that are added to them."""
