@@ -141,6 +141,20 @@ def test_a_beam_of_one_is_greedy_and_a_wider_one_is_at_least_as_likely():
             assert chance(code[None], best) >= chance(code[None], short) - 1e-9
 
 
+def test_before_training_all_definitions_mean_almost_the_same_word():
+    part, (words, tokens) = model(), data()
+    for codes in (part.code_of_words(words), part.code_of_definitions(tokens)):
+        assert part.words(codes).std(0).max() < 0.05 * codes.std(0).max()
+
+
+def test_a_word_outside_training_is_defined_by_its_vector_alone():
+    part = model()
+    unseen = 100 * torch.randn(40, WORD, dtype=torch.float64)
+    found = part.define(unseen, longest=8)
+    assert found == [part.define(word[None], longest=8)[0] for word in unseen]
+    assert len({tuple(text) for text in found}) > 2
+
+
 @pytest.mark.usefixtures("unchecked")
 def test_a_width_that_heads_do_not_divide_is_refused():
     with pytest.raises(ValueError, match="multiple of heads and 2 tokens or more; got 6, 4 and 5"):
