@@ -128,6 +128,8 @@ class DualDictionary(nn.Module):
     ) -> dict[str, Float[Tensor, ""]]:
         """The terms of the loss, which the paper sums; only what the asked terms need is computed.
 
+        Codes that are all alike meet ``"codes"`` best: in a short training watch their variance, or leave it out.
+
         Arguments:
             words: the words' vectors.
             tokens: their definitions, padded with 0.
