@@ -4,6 +4,7 @@ from anabranch.compress.base import Converted, Converter, Fidelity, Report, Timi
 from anabranch.compress.bundle import Bundled, bundle
 from anabranch.compress.cast import Cast
 from anabranch.compress.dilute import RemoveDiluted, choose_attentions, dilute_attention, set_dilution
+from anabranch.compress.distill_memory import Distilled, MemoryReport, distill_memory, teach_memory, with_memory
 from anabranch.compress.ffn_fusion import FFNFusion, ffn_runs, least_needed_mixers
 from anabranch.compress.lighten import share_layers
 from anabranch.compress.replace_attention import Replaced, flat_students, imitate, replace_attention, replaced
@@ -15,9 +16,11 @@ __all__ = [
     "Cast",
     "Converted",
     "Converter",
+    "Distilled",
     "DropMixers",
     "FFNFusion",
     "Fidelity",
+    "MemoryReport",
     "RemoveDiluted",
     "Replaced",
     "Report",
@@ -26,6 +29,7 @@ __all__ = [
     "bundle",
     "choose_attentions",
     "dilute_attention",
+    "distill_memory",
     "ffn_runs",
     "flat_students",
     "imitate",
@@ -34,4 +38,6 @@ __all__ = [
     "replaced",
     "set_dilution",
     "share_layers",
+    "teach_memory",
+    "with_memory",
 ]
