@@ -321,6 +321,8 @@ def test_an_attention_that_blocks_share_stays_shared_and_other_mixers_stay():
 def test_what_cannot_be_distilled_is_refused():
     with pytest.raises(ValueError, match="at most half the window of 8"):
         distill_memory(model(), [text()], window=8, sinks=5)
+    with pytest.raises(ValueError, match="at least 1 step"):
+        distill_memory(model(), [text()], window=8, steps=0)
     with pytest.raises(ValueError, match="causal SoftmaxAttention"):
         distill_memory(model(mixer="linear-attention"), [text()], window=8)
     with pytest.raises(ValueError, match="batches that can be begun anew"):

@@ -92,17 +92,18 @@ def distill_memory(
         steps, rate, seed: see :func:`teach_memory`.
         context: tokens after which cache and latency are measured; those of the longest batch if not given.
 
-    Raises: ``ValueError`` for a model without such an attention, or for too many sinks.
+    Raises: ``ValueError`` for a model without such an attention, for too many sinks, or for no steps.
     """
     if not 0 <= sinks <= window // 2:
         raise ValueError(f"expected at most half the window of {window} as sinks; got {sinks}")
+    if steps < 1:
+        raise ValueError(f"expected at least 1 step; got {steps}")
     teacher = deepcopy(model).eval()
     student = with_memory(teacher, partial(HippocampalAttention.around, window=window, sinks=sinks, memory=memory))
     losses, windows, longest = teach_memory(student, teacher, batches, steps=steps, rate=rate, seed=seed)
     context = longest if context is None else context
     before, after = trunk_of(teacher), trunk_of(student)
     states = [filled(trunk, context) for trunk in (before, after)]
-    steppers = [_Step(trunk, state) for trunk, state in zip((before, after), states, strict=True)]
     token = next(after.parameters()).new_zeros(1, after.dims[0])
     report = MemoryReport(
         replaced=tuple(memories(student)),
@@ -112,7 +113,7 @@ def distill_memory(
         context=context,
         cache_before=state_bytes(states[0]),
         cache_after=state_bytes(states[1]),
-        seconds=timing(*steppers, token, repeats=15),
+        seconds=timing(_Step(before, states[0]), _Step(after, states[1]), token, repeats=15),
     )
     return Distilled(student, report)
 

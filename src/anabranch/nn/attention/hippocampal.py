@@ -103,9 +103,14 @@ class HippocampalAttention(MultiHead):
         return made.to(attention.out.weight.device, attention.out.weight.dtype).train(attention.training)
 
     @property
-    def max_len(self) -> int:
-        """Tokens that are held while streaming."""
+    def kept(self) -> int:
+        """Tokens whose keys and values are held while streaming."""
         return self.sinks + self.window
+
+    @property
+    def max_len(self) -> int:
+        """Tokens whose keys and values would take as much as a stream's state does, gates and memory included."""
+        return self.kept + math.ceil((2 * self.kept * self.heads + self.dim * self.head_dim) / (2 * self.dim))
 
     def mix(
         self,
@@ -116,7 +121,7 @@ class HippocampalAttention(MultiHead):
     ) -> Float[Tensor, "batch time dim"]:
         query, key, value = self.read(x, x)
         mixed = window_attention(query, key, value, window=self.window, sinks=self.sinks, exists=mask)
-        if x.shape[1] > self.max_len:
+        if x.shape[1] > self.kept:
             gates = self.gates(x)
             if mask is not None:
                 gates = gates._replace(beta=gates.beta * mask[:, None], log_decay=gates.log_decay * mask[:, None])
@@ -181,7 +186,7 @@ class HippocampalAttention(MultiHead):
         cache = {name: torch.cat([held, new[name]], 2) for name, held in state.items() if name != "memory"}
         key, value, memory = cache["key"], cache["value"], state["memory"]
         mixed = window_attention(query, key, value, window=self.window, sinks=self.sinks)
-        if key.shape[2] > self.max_len:
+        if key.shape[2] > self.kept:
             # What stands between the first and the newest tokens has been written already, and is no longer held.
             written = gates._replace(beta=cache["beta"], log_decay=cache.get("log_decay", 0 * cache["beta"]))
             remembered, memory = self.remember(query, key, value, written, memory)
@@ -193,5 +198,8 @@ class HippocampalAttention(MultiHead):
         return self.project(mixed), {**cache, "memory": memory}
 
     def cost(self, n: int) -> int:
-        read = 2 * window_products(n, window=self.window, sinks=self.sinks) * self.dim
-        return 4 * n * self.dim**2 + 3 * n * self.dim * self.heads + read + 6 * n * self.dim * self.head_dim
+        gone = max(0, n - self.kept)
+        chunk = min(64, gone)  # as the kernels cut
+        written = (gone + (-gone % chunk if chunk else 0)) * (3 * chunk + 5 * self.head_dim)
+        read = 2 * window_products(n, window=self.window, sinks=self.sinks)
+        return 4 * n * self.dim**2 + 3 * n * self.dim * self.heads + (read + written) * self.dim

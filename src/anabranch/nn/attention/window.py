@@ -69,7 +69,8 @@ def _in_blocks(
         readable = readable & near_and_first(exists[:, None, :, None])[:, 0].mT
         readable = readable.repeat_interleave(heads, 0)
     query = F.pad(query, (0, 0, 0, blocks * window - new)).unflatten(2, (blocks, window))
-    mixed = _attend(*(x.flatten(0, 1) for x in (query, near_and_first(key), near_and_first(value))), readable)
+    key, value = near_and_first(key), near_and_first(value)
+    mixed = _attend(query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1), readable)
     return mixed.unflatten(0, (batch, heads)).flatten(2, 3)[:, :, :new]
 
 
