@@ -11,9 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 import anabranch
-from anabranch import data
+from anabranch import catalog, data
 from anabranch.bench import pool
+from anabranch.bench.contenders import chosen_parts
 from anabranch.bench.race import fingerprint
+from anabranch.bench.skeletons import SKELETONS
 from anabranch.errors import InputError
 from anabranch.nn.feedforward import DenseLayer, PerceptronLayer
 from anabranch.spaces import Choice, Space
@@ -186,6 +188,15 @@ def test_several_slots_are_combined():
     assert {row.contender for row in results.rows} == {
         f"activation={a} optimizer={o}" for a in ("relu", "tanh") for o in ("adamw", "sgd")
     }
+
+
+def test_all_parts_are_those_that_can_stand_in_the_place():
+    task = anabranch.data.load("pydoc")
+    found = chosen_parts(task, SKELETONS["metaformer"], {"mixer": ["conv", "all"], "norm": ["rmsnorm", "identity"]})
+    assert found["norm"] == ["rmsnorm", "identity"]
+    assert found["mixer"][0] == "conv" and found["mixer"].count("conv") == 1
+    assert {"attention", "linear-attention", "aaren"} < set(found["mixer"]) < set(catalog.parts("mixer"))
+    assert not {"pool", "token-mlp", "linformer"} & set(found["mixer"])  # these see later bytes
 
 
 def test_rules_race_too():

@@ -192,6 +192,19 @@ def test_a_block_that_adds_nothing_has_nothing_that_depends_on_it():
     assert dependency(model)[2] == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.parametrize("of", ["blocks", "channels"])
+def test_what_stands_behind_a_sequences_end_has_no_part_in_its_blocks_dependency(of):
+    torch.manual_seed(0)
+    model = Network(FrameEmbed(2, DIM, length=6), MetaFormer(DIM, 3, length=6), Classifier(DIM, 3)).double()
+    frames, lengths = torch.randn(5, 6, 2, dtype=torch.float64), torch.tensor([6, 3, 1, 2, 5])
+    behind = torch.arange(6) >= lengths[:, None]
+    found = [
+        BlockDependency(model, Batch(inputs, lengths, lengths), of=of).run().arrays["dependency"]
+        for inputs in (frames, frames.masked_fill(behind[..., None], 3.0))
+    ]
+    assert found[0] == pytest.approx(found[1]) and found[0][0, 1] > 1e-6
+
+
 def test_other_networks_than_language_models_are_operated_on_too():
     torch.manual_seed(0)
     model = Network(FrameEmbed(2, DIM, length=6), MetaFormer(DIM, 4, length=6), Classifier(DIM, 3))

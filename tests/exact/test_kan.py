@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.interpolate import BSpline
 
-from anabranch.kernels.bspline import bspline_basis, bspline_basis_reference, bspline_linear
+from anabranch.kernels.bspline import bspline_basis, bspline_basis_reference, kan_linear
 from anabranch.models import KAN
 from anabranch.models.kan_symbolic import LIBRARY, affine, best
 from anabranch.nn.feedforward import KANLinear, KANMixing
@@ -84,37 +84,49 @@ def test_splines_can_be_differentiated_again_and_again():
     torch.autograd.gradgradcheck(lambda x: bspline_basis(x, knots, 3), x)
 
 
+def edges(points: int, features: int, out: int, order: int = 3) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Knots, and what :func:`kan_linear` takes besides: x, base, base weight, scale and coefficients."""
+    torch.manual_seed(0)
+    shapes = [(points, features), (points, features), (out, features), (out, features), (out, features, 6 + order)]
+    given = [2 * torch.randn(shape, dtype=torch.float64) for shape in shapes]
+    return uneven_knots(features, 6, order), [t.requires_grad_() for t in given]
+
+
+def run(knots: torch.Tensor, order: int, x, base, *weights) -> torch.Tensor:
+    return kan_linear(x, base, knots, *weights, order)
+
+
 @ORDERS
 @pytest.mark.parametrize("width", [1, 5, 33])
-def test_splines_times_weights_are_the_matrix_product_with_its_gradients(order, width):
-    knots, x = uneven_knots(3, 6, order), points(200, 3, reach=3.0).requires_grad_()
-    weight = torch.randn(width, 3, 6 + order, dtype=torch.float64, requires_grad=True)
-    ours = bspline_linear(x, knots, weight, order)
-    dense = bspline_basis(x, knots, order).flatten(1) @ weight.flatten(1).T
+def test_edges_are_two_matrix_products_with_their_gradients(order, width):
+    knots, given = edges(200, 3, width, order)
+    x, base, base_weight, scale, coefficients = given
+    ours = run(knots, order, *given)
+    spline = bspline_basis(x, knots, order).flatten(1) @ (scale[..., None] * coefficients).flatten(1).T
+    dense = base @ base_weight.T + spline
     torch.testing.assert_close(ours, dense)
     along = torch.randn_like(dense)
-    found, wanted = (torch.autograd.grad(y, (x, weight), along) for y in (ours, dense))
+    found, wanted = (torch.autograd.grad(y, given, along) for y in (ours, dense))
     torch.testing.assert_close(found, wanted)
-    assert x.detach().lt(knots[:, 0]).any() and found[0].ne(0).any()
+    outside = x.detach().lt(knots[:, 0])
+    assert outside.any() and found[0][outside].eq(0).all() and found[1][outside].ne(0).all()
 
 
-def test_splines_times_weights_give_the_same_on_one_thread_and_on_several():
-    knots, x = uneven_knots(40, 6, 3), points(500, 40).requires_grad_()
-    weight = torch.randn(30, 40, 9, dtype=torch.float64, requires_grad=True)
+def test_edges_give_the_same_on_one_thread_and_on_several():
+    knots, given = edges(500, 40, 30)
     seen, threads = [], torch.get_num_threads()
     for count in (1, 3):
         torch.set_num_threads(count)
-        y = bspline_linear(x, knots, weight, 3)
-        seen.append((y, *torch.autograd.grad(y.sum(), (x, weight))))
+        y = run(knots, 3, *given)
+        seen.append((y, *torch.autograd.grad(y.sum(), given)))
     torch.set_num_threads(threads)
     torch.testing.assert_close(*seen, rtol=0, atol=0)
 
 
-def test_splines_times_weights_can_be_differentiated_again_and_again():
-    knots, x = uneven_knots(2, 4, 3), points(6, 2).requires_grad_()
-    weight = torch.randn(3, 2, 7, dtype=torch.float64, requires_grad=True)
-    torch.autograd.gradcheck(lambda x, weight: bspline_linear(x, knots, weight, 3), (x, weight))
-    torch.autograd.gradgradcheck(lambda x, weight: bspline_linear(x, knots, weight, 3), (x, weight))
+def test_edges_can_be_differentiated_again_and_again():
+    knots, given = edges(6, 2, 3)
+    torch.autograd.gradcheck(lambda *given: run(knots, 3, *given), given)
+    torch.autograd.gradgradcheck(lambda *given: run(knots, 3, *given), given)
 
 
 # The layer

@@ -11,13 +11,14 @@ from torch import nn
 from anabranch.bench.classical import Fitted, classical_models
 from anabranch.bench.fairness import parameters, solve_size
 from anabranch.bench.skeletons import SKELETONS, Filler, Size, Skeleton, part_name
+from anabranch.catalog import expand
 from anabranch.data.task import Task
 from anabranch.errors import InputError, unknown
 from anabranch.slots import find_by_name
 from anabranch.spaces import Space
 
 SIZE_OPTIONS = {"dim", "ratio", "hidden"}  # these are settled by the equal number of parameters, not tuned
-MOST = 32  # contenders in one race
+MOST = 100  # contenders in one race
 
 # What runs where the user does not say: the plain baseline first.
 ROSTERS: dict[str, dict[str, list[str]]] = {
@@ -101,6 +102,25 @@ def reference_parameters(task: Task, skeleton: Skeleton) -> int:
     """How many parameters every network gets: as many as the skeleton has with its usual parts at its usual size."""
     plain = Network("reference", skeleton.name, {})
     return parameters(plain.build(task, {}, Size(skeleton.dim)))
+
+
+def chosen_parts(task: Task, skeleton: Skeleton, vary: Mapping[str, Sequence[Filler]]) -> dict[str, list[Filler]]:
+    """The parts to try in every slot: groups are replaced by their parts, ``all`` by those that can stand here."""
+    found: dict[str, list[Filler]] = {}
+    for slot, names in vary.items():
+        others = expand(slot, [name for name in names if name != "all"])
+        every = expand(slot, ["all"] if "all" in names else [])
+        found[slot] = others + [name for name in every if name not in others and _fits(task, skeleton, slot, name)]
+    return found
+
+
+def _fits(task: Task, skeleton: Skeleton, slot: str, part: Filler) -> bool:
+    """Whether the network can be built, which a part refuses that sees later tokens in a causal one, for example."""
+    try:
+        Network("tried", skeleton.name, {slot: part}).build(task, {}, Size(skeleton.dim))
+    except ValueError:
+        return False
+    return True
 
 
 def networks(skeleton: Skeleton, vary: Mapping[str, Sequence[Filler]]) -> list[Network]:

@@ -11,14 +11,21 @@ import torch
 import anabranch
 from anabranch.bench.budget import RaceBudget, parse_budget
 from anabranch.bench.checks import check_count, check_options, check_sendable, check_vary, pick_device
-from anabranch.bench.contenders import Contender, Network, default_roster, estimators, networks, reference_parameters
+from anabranch.bench.contenders import (
+    Contender,
+    Network,
+    chosen_parts,
+    default_roster,
+    estimators,
+    networks,
+    reference_parameters,
+)
 from anabranch.bench.pool import Here, Workers
 from anabranch.bench.results import Results, leaderboard
 from anabranch.bench.runner import Job, Runner
 from anabranch.bench.skeletons import Filler, choose, part_name
 from anabranch.bench.storage import Result, Store, storage_url
 from anabranch.bench.tuning import distributions, settings
-from anabranch.catalog import expand
 from anabranch.data.task import Task
 from anabranch.errors import InputError
 
@@ -100,8 +107,9 @@ def compare(
     check_vary(vary or {})
     if isinstance(classical, str):
         raise InputError(f"expected a list of classical models, [] for none; got {classical!r}")
-    varied = {slot: expand(slot, parts) for slot, parts in vary.items()} if vary else default_roster(task)
+    varied = vary or default_roster(task)
     body = choose(task, set(varied), skeleton)
+    varied = chosen_parts(task, body, varied)
     contenders: list[Contender] = [*networks(body, varied), *estimators(task, classical)]
     batch_size = 16 if task.kind == "bytes" else max(4, min(64, len(task.train) // 8))
     epoch = max(1, len(task.train) // batch_size)

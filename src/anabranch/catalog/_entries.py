@@ -155,9 +155,9 @@ def part(slot_name: str, name: str) -> Part:
 
 
 def groups(slot_name: str) -> dict[str, list[str]]:
-    """Names that stand for several parts of a slot together."""
+    """Names that stand for several parts of a slot together; ``all`` for every one."""
     slot(slot_name)
-    return _tables()["groups"].get(slot_name, {})
+    return {**_tables()["groups"].get(slot_name, {}), "all": list(parts(slot_name))}
 
 
 def expand(slot_name: str, names: Iterable[Any]) -> list[Any]:

@@ -98,7 +98,8 @@ def slots() -> None:
         names = ", ".join(catalog.parts(slot.name)) or "(none yet)"
         console.print(f"    {names}", highlight=False, markup=False)
         for group, members in catalog.groups(slot.name).items():
-            console.print(f"    {group} = {', '.join(members)}", highlight=False, markup=False)
+            if group != "all":
+                console.print(f"    {group} = {', '.join(members)}", highlight=False, markup=False)
 
 
 def _verdict(slug: str) -> str:

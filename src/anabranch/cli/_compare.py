@@ -28,8 +28,8 @@ def compare(
         list[str] | None,
         typer.Option(
             metavar="SLOT=A,B,...",
-            help="Parts to try in a slot, or groups of parts such as mixer=efficient; may be repeated. "
-            "See `anabranch slots`.",
+            help="Parts to try in a slot, or groups of parts such as mixer=efficient, or mixer=all for all that can "
+            "stand there; may be repeated. See `anabranch slots`.",
         ),
     ] = None,
     skeleton: Annotated[str | None, typer.Option(help="Network that has the slots, if not the usual one.")] = None,

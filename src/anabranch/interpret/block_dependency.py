@@ -6,11 +6,12 @@ arXiv 2503.18908, section 3: blocks that hardly depend on each other may run sid
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from anabranch.data.task import Batch
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 class BlockDependency(Probe):
     """The matrix ``M[i, j] = 1 - cos(h_j, h_j without i)`` for the blocks of a model, or their channel mixers, in order.
 
-    ``h_j`` is what block ``j`` adds to its input, and the cosine is averaged over all tokens; a block is left out by
-    handing its input on, a channel mixer by adding nothing. ``M[i, j]`` is 0 for ``j <= i``. Takes one more pass than
+    ``h_j`` is what block ``j`` adds to its input, and the cosine is averaged over all tokens that exist; a block is left
+    out by handing its input on, a channel mixer by adding nothing. ``M[i, j]`` is 0 for ``j <= i``. Takes one more pass than
     there are blocks.
 
     The report has ``parts``, their number, and where there are two, ``mean`` over the pairs and ``next``: the mean over
@@ -52,30 +53,45 @@ class BlockDependency(Probe):
         for i in range(len(parts) - 1):
             without = self.added(parts, i)
             for j in range(i + 1, len(parts)):
-                matrix[i, j] = 1 - float(F.cosine_similarity(whole[j], without[j], dim=-1).double().mean())
+                alike = F.cosine_similarity(whole[j].tokens, without[j].tokens, dim=-1).double()
+                exists = whole[j].exists
+                matrix[i, j] = 1 - float((alike if exists is None else alike[exists]).mean())
         numbers = {"parts": float(len(parts))}
         if len(parts) > 1:
             numbers["mean"] = float(matrix[np.triu_indices(len(parts), 1)].mean())
             numbers["next"] = float(np.diagonal(matrix, 1).mean())
         return Report(numbers, partial(_figure, matrix), {"dependency": matrix})
 
-    def added(self, parts: Sequence[nn.Module], left_out: int | None) -> dict[int, Tensor]:
+    def added(self, parts: Sequence[nn.Module], left_out: int | None) -> dict[int, "Added"]:
         """What every part adds to the stream, with one left out."""
         assert self.data is not None
-        added: dict[int, Tensor] = {}
+        added: dict[int, Added] = {}
+        masks: list[Tensor | None] = [None]  # of the block under way
+
+        def enter(module: nn.Module, args: tuple[Tensor, ...], facts: dict[str, Any]) -> None:
+            masks[0] = facts.get("mask")
 
         def record(j: int, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
             skipped = args[0] if isinstance(module, Block) else torch.zeros_like(output)
-            added[j] = output - args[0] if isinstance(module, Block) else output
+            added[j] = Added(output - args[0] if isinstance(module, Block) else output, masks[0])
             return skipped if j == left_out else None
 
-        hooks = [part.register_forward_hook(partial(record, j)) for j, part in enumerate(parts)]
+        blocks = [part for part in self.model.modules() if isinstance(part, Block)]
+        hooks = [block.register_forward_pre_hook(enter, with_kwargs=True) for block in blocks]
+        hooks += [part.register_forward_hook(partial(record, j)) for j, part in enumerate(parts)]
         try:
             forward(self.model, self.data)
         finally:
             for hook in hooks:
                 hook.remove()
         return added
+
+
+class Added(NamedTuple):
+    """What a part added to the stream, and which tokens exist, if not all."""
+
+    tokens: Float[Tensor, "batch time dim"]
+    exists: Bool[Tensor, "batch time"] | None
 
 
 def _figure(matrix: np.ndarray) -> "Figure":

@@ -4,7 +4,7 @@ Imported only when a kernel runs, since numba takes half a second to import.
 """
 
 from collections.abc import Callable
-from typing import Any, no_type_check
+from typing import Any, cast, no_type_check
 
 import numpy as np
 import torch
@@ -27,31 +27,44 @@ def basis(x: Tensor, knots: Tensor, order: int, derivative: int) -> Tensor:
     return out
 
 
-def linear(x: Tensor, knots: Tensor, weight: Tensor, order: int) -> Tensor:
-    """The values times ``weight (out, features, basis)``, summed over both: ``(batch, out)``."""
-    out = torch.zeros(len(x), len(weight), dtype=x.dtype)
-    points, t, weights = _array(x), _array(knots), _array(weight.permute(1, 2, 0))
-    pieces, filled = _pieces(t, order, 0), out.numpy()
+def edges(
+    x: Tensor, base: Tensor, knots: Tensor, base_weight: Tensor, scale: Tensor, coefficients: Tensor, order: int
+) -> Tensor:
+    """Sums of ``base_weight base + scale spline(x)`` over the features, ``(batch, out)``."""
+    points, bases, t = _array(x), _array(base), _array(knots)
+    out = np.zeros((len(x), len(scale)), points.dtype)
+    packed = np.empty((scale.shape[1], coefficients.shape[2] + 1, len(scale)), points.dtype)
+    parameters = _array(base_weight), _array(scale), _array(coefficients)
+    _in_threads(lambda first, last: _pack(*parameters, packed, first, last), len(packed), packed.size)
+    pieces = _pieces(t, order, 0)
     _in_threads(
-        lambda first, last: _multiply(points, t, pieces, weights, filled, first, last),
+        lambda first, last: _multiply(points, bases, t, pieces, packed, out, first, last),
         len(x),
-        x.numel() * (order + 1) * (order + len(weight)),
+        x.numel() * (order + 2) * (order + len(scale)),
     )
-    return out
+    return torch.from_numpy(out)
 
 
-def linear_backward(grad: Tensor, x: Tensor, knots: Tensor, weight: Tensor, order: int) -> tuple[Tensor, Tensor]:
-    """Gradients of ``x`` and ``weight``."""
-    grad_x = torch.zeros(x.shape, dtype=x.dtype)
-    grad_weight = torch.zeros(*weight.shape[1:], len(weight), dtype=x.dtype)
-    points, t, weights, grads = _array(x), _array(knots), _array(weight.permute(1, 2, 0)), _array(grad)
-    pieces, for_x, for_weight = _pieces(t, order, 0), grad_x.numpy(), grad_weight.numpy()
+def edges_backward(
+    grad: Tensor,
+    x: Tensor,
+    base: Tensor,
+    knots: Tensor,
+    base_weight: Tensor,
+    scale: Tensor,
+    coefficients: Tensor,
+    order: int,
+) -> tuple[Tensor, ...]:
+    """Gradients of ``x``, ``base``, ``base_weight``, ``scale`` and ``coefficients``."""
+    given = [_array(t) for t in (grad, x, base, knots, base_weight, scale, coefficients)]
+    found = [np.empty_like(a) for a in (*given[1:3], *given[4:])]
+    arrays, loop = (*given, _pieces(given[3], order, 0), *found), cast(Any, _multiply_backward)
     _in_threads(  # a thread has features of its own, since all samples add to a feature's weights
-        lambda first, last: _multiply_backward(grads, points, t, pieces, weights, for_x, for_weight, first, last),
+        lambda first, last: loop(*arrays, first, last),
         x.shape[1],
-        2 * x.numel() * (order + 1) * (order + len(weight)),
+        2 * x.numel() * (order + 2) * (order + len(scale)),
     )
-    return grad_x, grad_weight.permute(2, 0, 1)
+    return tuple(torch.from_numpy(a) for a in found)
 
 
 def _in_threads(loop: Callable[[int, int], None], length: int, work: int) -> None:
@@ -60,7 +73,7 @@ def _in_threads(loop: Callable[[int, int], None], length: int, work: int) -> Non
 
 
 def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().contiguous().numpy()
+    return tensor.contiguous().numpy(force=True)
 
 
 @no_type_check
@@ -176,19 +189,34 @@ def _fill(x, knots, pieces, out, first, stop):
                     out[n, i, start + j] = _polynomial(pieces, i, m, j, u, order)
 
 
+@no_type_check
+@njit(**_OPTIONS)
+def _pack(base_weight, scale, coefficients, packed, first, stop):
+    """The weights ``(feature, spline, out)``, the base's last of each feature, so that a loop over outputs is a row."""
+    out, _, size = coefficients.shape
+    for i in range(first, stop):
+        for o in range(out):
+            for b in range(size):
+                packed[i, b, o] = scale[o, i] * coefficients[o, i, b]
+            packed[i, size, o] = base_weight[o, i]
+
+
 # An index that is known to be unsigned cannot count from the end: only so does the compiler vectorise the loops below.
 
 
 @no_type_check
 @njit(fastmath={"contract"}, **_OPTIONS)
-def _multiply(x, knots, pieces, weight, out, first, stop):
-    order, last, size, width = pieces.shape[3] - 1, knots.shape[1] - 1, weight.shape[1], uint64(weight.shape[2])
+def _multiply(x, base, knots, pieces, weight, out, first, stop):
+    order, last, size, width = pieces.shape[3] - 1, knots.shape[1] - 1, weight.shape[1] - 1, uint64(weight.shape[2])
     overall, each = _densities(knots)
+    e = uint64(size)
     for top in range(first, stop, _ROWS):
         for i in range(uint64(x.shape[1])):
             for n in range(uint64(top), uint64(min(top + _ROWS, stop))):
-                value = x[n, i]
+                value, t = x[n, i], base[n, i]
                 if not (knots[i, 0] <= value < knots[i, last]):
+                    for o in range(width):
+                        out[n, o] += t * weight[i, e, o]
                     continue
                 m = _interval(value, knots, i, overall)
                 u, start = (value - knots[i, m]) * each[i, m], m - order
@@ -199,9 +227,15 @@ def _multiply(x, knots, pieces, weight, out, first, stop):
                     b, c, d = a + uint64(1), a + uint64(2), a + uint64(3)
                     for o in range(width):
                         out[n, o] += (
-                            p * weight[i, a, o] + q * weight[i, b, o] + r * weight[i, c, o] + s * weight[i, d, o]
+                            p * weight[i, a, o]
+                            + q * weight[i, b, o]
+                            + r * weight[i, c, o]
+                            + s * weight[i, d, o]
+                            + t * weight[i, e, o]
                         )
                 else:
+                    for o in range(width):
+                        out[n, o] += t * weight[i, e, o]
                     for j in range(max(0, -start), min(order + 1, size - start)):
                         p, a = _polynomial(pieces, i, m, j, u, order), uint64(start + j)
                         for o in range(width):
@@ -210,17 +244,42 @@ def _multiply(x, knots, pieces, weight, out, first, stop):
 
 @no_type_check
 @njit(fastmath={"contract", "reassoc"}, **_OPTIONS)
-def _multiply_backward(grad, x, knots, pieces, weight, grad_x, grad_weight, first, stop):
-    order, last, size, width = pieces.shape[3] - 1, knots.shape[1] - 1, weight.shape[1], uint64(weight.shape[2])
+def _multiply_backward(
+    grad,
+    x,
+    base,
+    knots,
+    base_weight,
+    scale,
+    coefficients,
+    pieces,
+    grad_x,
+    grad_base,
+    grad_base_weight,
+    grad_scale,
+    grad_coefficients,
+    first,
+    stop,
+):
+    order, last, size, width = pieces.shape[3] - 1, knots.shape[1] - 1, coefficients.shape[2], uint64(grad.shape[1])
     overall, each = _densities(knots)
+    weight = np.empty((len(scale[0]), size + 1, len(scale)), x.dtype)
+    grad_weight = np.zeros_like(weight)
+    _pack(base_weight, scale, coefficients, weight, first, stop)
+    e = uint64(size)
     for top in range(0, len(x), _ROWS):
         for i in range(uint64(first), uint64(stop)):
             for n in range(uint64(top), uint64(min(top + _ROWS, len(x)))):
-                value = x[n, i]
+                value, t = x[n, i], base[n, i]
+                slope = flat = value - value
                 if not (knots[i, 0] <= value < knots[i, last]):
+                    for o in range(width):
+                        flat += grad[n, o] * weight[i, e, o]
+                        grad_weight[i, e, o] += t * grad[n, o]
+                    grad_x[n, i], grad_base[n, i] = slope, flat
                     continue
                 m = _interval(value, knots, i, overall)
-                u, start, slope = (value - knots[i, m]) * each[i, m], m - order, value - value
+                u, start = (value - knots[i, m]) * each[i, m], m - order
                 if order == 3 and start >= 0 and start + 3 < size:
                     (p, dp), (q, dq) = _with_slope(pieces, i, m, 0, u, 3), _with_slope(pieces, i, m, 1, u, 3)
                     (r, dr), (s, ds) = _with_slope(pieces, i, m, 2, u, 3), _with_slope(pieces, i, m, 3, u, 3)
@@ -230,15 +289,28 @@ def _multiply_backward(grad, x, knots, pieces, weight, grad_x, grad_weight, firs
                         slope += grad[n, o] * (
                             dp * weight[i, a, o] + dq * weight[i, b, o] + dr * weight[i, c, o] + ds * weight[i, d, o]
                         )
+                        flat += grad[n, o] * weight[i, e, o]
                     for o in range(width):
                         grad_weight[i, a, o] += p * grad[n, o]
                         grad_weight[i, b, o] += q * grad[n, o]
                         grad_weight[i, c, o] += r * grad[n, o]
                         grad_weight[i, d, o] += s * grad[n, o]
+                        grad_weight[i, e, o] += t * grad[n, o]
                 else:
+                    for o in range(width):
+                        flat += grad[n, o] * weight[i, e, o]
+                        grad_weight[i, e, o] += t * grad[n, o]
                     for j in range(max(0, -start), min(order + 1, size - start)):
                         (p, dp), a = _with_slope(pieces, i, m, j, u, order), uint64(start + j)
                         for o in range(width):
                             slope += dp * weight[i, a, o] * grad[n, o]
                             grad_weight[i, a, o] += p * grad[n, o]
-                grad_x[n, i] = slope * each[i, m]
+                grad_x[n, i], grad_base[n, i] = slope * each[i, m], flat
+    for i in range(first, stop):
+        for o in range(len(scale)):
+            total = scale[o, i] - scale[o, i]
+            for b in range(size):
+                total += coefficients[o, i, b] * grad_weight[i, b, o]
+                grad_coefficients[o, i, b] = scale[o, i] * grad_weight[i, b, o]
+            grad_scale[o, i] = total
+            grad_base_weight[o, i] = grad_weight[i, size, o]

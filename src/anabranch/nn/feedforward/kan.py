@@ -5,11 +5,10 @@ from collections.abc import Callable
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from anabranch.kernels.bspline import bspline_basis, bspline_linear
+from anabranch.kernels.bspline import bspline_basis, kan_linear
 from anabranch.nn.feedforward.base import ChannelMixer, DenseLayer
 from anabranch.nn.feedforward.spline import extend, quantile_grid, refit, subdivide
 from anabranch.slots import fill
@@ -61,11 +60,13 @@ class KANLinear(DenseLayer):
         self.register_buffer("knots", extend(torch.linspace(*span, grid + 1).expand(in_dim, -1), order))
 
     def transform(self, x: Float[Tensor, "*batch in_dim"]) -> Float[Tensor, "*batch out_dim"]:
-        base = F.linear(self.base(x), self.base_weight)
-        weight = self.spline_scale.unsqueeze(-1) * self.coefficients
+        if x.ndim != 2:
+            return self.transform(x.reshape(-1, self.in_dim)).reshape(*x.shape[:-1], self.out_dim)
         points, knots = self._exact(x)
-        spline = bspline_linear(points, knots, weight.to(points.dtype), self.order)
-        return base + spline.to(base.dtype).reshape(base.shape)
+        base, base_weight, scale, coefficients = (
+            t.to(points.dtype) for t in (self.base(x), self.base_weight, self.spline_scale, self.coefficients)
+        )
+        return kan_linear(points, base, knots, base_weight, scale, coefficients, self.order).to(x.dtype)
 
     def edges(self, x: Float[Tensor, "*batch in_dim"]) -> Float[Tensor, "*batch out_dim in_dim"]:
         """The curve of every edge at the given inputs; their sum over the last axis is the layer's output."""
@@ -110,13 +111,13 @@ class KANLinear(DenseLayer):
         return self.in_dim * self.out_dim * (self.grid + self.order + 1) + self.in_dim * self.order * (self.order + 1)
 
     def _basis(self, x: Tensor) -> Tensor:
-        basis = bspline_basis(*self._exact(x), self.order)
+        basis = bspline_basis(*self._exact(x.reshape(-1, self.in_dim)), self.order)
         return basis.to(x.dtype).reshape(*x.shape, self.grid + self.order)
 
     def _exact(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The points in rows, and the knots: half precision could not tell neighbouring knots apart."""
+        """The points, and the knots: half precision could not tell neighbouring knots apart."""
         exact = torch.promote_types(x.dtype, torch.float32)
-        return x.reshape(-1, self.in_dim).to(exact), self.knots.to(exact)
+        return x.to(exact), self.knots.to(exact)
 
     def _move(self, grid: Tensor) -> None:
         knots = extend(grid, self.order)

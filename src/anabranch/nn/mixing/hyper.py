@@ -27,8 +27,8 @@ class HyperMixing(TokenMixer):
 
     Arguments:
         dim: channels of a token.
-        hidden: hidden width of the perceptron over the tokens, summed over the heads, ``d'`` in the paper; half of
-            ``dim`` if not given, as in TokenMLP. Twice ``dim`` in the paper.
+        hidden: hidden width of the perceptron over the tokens, summed over the heads, ``d'`` in the paper; twice
+            ``dim`` if not given, as there.
         heads: perceptrons side by side, each on ``dim / heads`` channels and with ``hidden / heads`` hidden units.
         tied: use ``W1`` as ``W2`` too; such a mixer reads its own sequence only.
         positions: whether positions take part; without them, permuting the tokens permutes the output.
@@ -46,7 +46,7 @@ class HyperMixing(TokenMixer):
         super().__init__(dim)
         if heads < 1 or dim % heads:
             raise ValueError(f"dim must be a multiple of heads; got {dim} and {heads}")
-        hidden = heads * max(1, dim // (2 * heads)) if hidden is None else hidden
+        hidden = 2 * dim if hidden is None else hidden
         if hidden < 1 or hidden % heads:
             raise ValueError(f"hidden must be a multiple of heads; got {hidden} and {heads}")
         self.heads, self.hidden, self.tied, self.positions = heads, hidden, tied, positions
