@@ -16,7 +16,8 @@ Made smaller: 128 bytes instead of 24 000 tokens and more, four blocks of width 
 memories. At this scale a matrix takes as many bytes as eight or nine tokens of a window of 16, where the paper's takes a
 share that hardly counts; the same comparison for windows of 32 and 64 is recorded too. So short a training leaves
 attention that is spread widely; it rarely looks up one distant place, which a matrix that is written by keys should be
-good at, and a mean should not.
+good at, and a mean should not. On a pilot's seed and with 300 steps for the memories, matrix and mean came equally close
+at equal windows (0.038 at 16, 0.014 at 32): what was missing was a mean, and the nearest bytes, which a longer window has.
 """
 
 import math
