@@ -15,7 +15,7 @@ from anabranch import catalog, data
 from anabranch.bench import pool
 from anabranch.bench.contenders import chosen_parts
 from anabranch.bench.race import fingerprint
-from anabranch.bench.skeletons import SKELETONS
+from anabranch.bench.skeletons import SKELETONS, usual_batch_size
 from anabranch.errors import InputError
 from anabranch.nn.feedforward import DenseLayer, PerceptronLayer
 from anabranch.spaces import Choice, Space
@@ -197,6 +197,11 @@ def test_all_parts_are_those_that_can_stand_in_the_place():
     assert found["mixer"][0] == "conv" and found["mixer"].count("conv") == 1
     assert {"attention", "linear-attention", "aaren"} < set(found["mixer"]) < set(catalog.parts("mixer"))
     assert not {"pool", "token-mlp", "linformer"} & set(found["mixer"])  # these see later bytes
+
+
+@pytest.mark.parametrize(("name", "samples"), [("digits", 64), ("canvas-digits", 16), ("pydoc", 8), ("wine", 13)])
+def test_a_batch_has_fewer_samples_the_longer_they_are_and_the_fewer_there_are(name, samples):
+    assert usual_batch_size(anabranch.data.load(name)) == samples
 
 
 def test_rules_race_too():

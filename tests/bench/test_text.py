@@ -3,7 +3,7 @@
 import torch
 
 from anabranch.bench.classical import classical_models
-from anabranch.bench.skeletons import stem_and_length
+from anabranch.bench.skeletons import stem
 from anabranch.data.task import ACCURACY, Samples, Task
 
 
@@ -29,6 +29,6 @@ def test_runs_of_tokens_tell_what_single_tokens_cannot():
 
 
 def test_the_stem_has_a_vector_for_every_word():
-    stem = stem_and_length(text_task(5000), 8)
-    assert stem.embedding.num_embeddings == 5000
-    assert stem(*text_task(5000).example(2)[::2]).mask.sum() == 16
+    front = stem(text_task(5000), 8)
+    assert front.embedding.num_embeddings == 5000
+    assert front(*text_task(5000).example(2)[::2]).mask.sum() == 16

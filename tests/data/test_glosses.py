@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from anabranch.data.glosses import Vocabulary, gloss_classes, gloss_pairs, glosses, words
+from anabranch.data.glosses import SPEECH, Vocabulary, gloss_classes, gloss_pairs, glosses, word_definitions, words
 from anabranch.errors import InputError
 
 
@@ -67,6 +67,27 @@ def test_pairs_share_neither_definition_nor_usage():
         assert [len(part) for part in parts] == [2000, 500, 500]
         assert not parts[0] & parts[1] and not parts[0] & parts[2] and not parts[1] & parts[2]
     assert gloss_pairs(2000, 500, 500, seed=4) != pairs == gloss_pairs(2000, 500, 500, seed=3)
+
+
+def test_words_with_all_their_senses_share_neither_word_nor_definition_between_splits():
+    known = sorted({word for gloss in glosses("noun")[:3000] for word in gloss.words if word.isalpha()})
+    pairs = word_definitions(known, 100, 200, longest=9, seed=2)
+    senses = {
+        (word.casefold(), gloss.definition) for speech in SPEECH for gloss in glosses(speech) for word in gloss.words
+    }
+    drawn = [pair for part in pairs for pair in part]
+    assert len(set(drawn)) == len(drawn) and set(drawn) <= senses
+    assert {word for word, _ in drawn} <= set(known) and max(len(words(text)) for _, text in drawn) == 9
+    assert len({word for word, _ in pairs.test}) == 200  # a test word never loses a definition
+    assert set(pairs.test) == {
+        (word, text) for word, text in senses if word in {word for word, _ in pairs.test} and len(words(text)) <= 9
+    }
+    for i in (0, 1):
+        parts = [{pair[i] for pair in part} for part in pairs]
+        assert sum(map(len, parts)) == len(set.union(*parts))
+    assert word_definitions(known, 100, 200, longest=9, seed=3) != pairs
+    with pytest.raises(InputError, match="1 in all; got 5 and 1"):
+        word_definitions(["entity"], 5, 1)
 
 
 def test_asking_for_more_than_there_is_is_an_input_error():

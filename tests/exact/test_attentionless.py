@@ -159,22 +159,22 @@ def test_only_what_is_replaced_changes_bit_for_bit(where, level, gone):
     result = replace_attention(model, split, where=where, level=level, ratio=1 / 8, epochs=1, batch_size=20)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     kept = {name for name in before if not any(name.startswith(f"{part}.") for part in gone)}
-    after = result.model.state_dict()
+    after = result.module.state_dict()
     assert all(torch.equal(after[name], before[name]) for name in kept)
     left = [name for name in after if "query" in name]
     assert left == [name for name in before if "query" in name and name in kept]
-    assert sorted(result.errors) == sorted(gone)
-    assert all(0 < error < math.inf for error in result.errors.values())
+    assert sorted(result.report.details) == sorted(gone)
+    assert all(0 < error < math.inf for error in result.report.details.values())
     if level == "ALSR":  # the map behind the heads stays
         out = "encoder.0.attention.part.out.weight"
         assert torch.equal(after[out], before[out])
-        assert len(result.model.encoder[0].attention.part.heads) == 2
-    assert result.model.write(split.inputs[:3], longest=7).shape[0] == 3
+        assert len(result.module.encoder[0].attention.part.heads) == 2
+    assert result.module.write(split.inputs[:3], longest=7).shape[0] == 3
 
 
 def test_a_decoder_with_flat_parts_still_writes_what_it_scores():
     model, split = teacher(), words()
-    model = replace_attention(model, split, where=["encoder", "decoder", "cross"], epochs=1, batch_size=20).model
+    model = replace_attention(model, split, where=["encoder", "decoder", "cross"], epochs=1, batch_size=20).module
     whole, state = model(split.inputs, split.targets), model.start(split.inputs)
     before = torch.zeros(len(split), dtype=torch.long)
     for t in range(split.targets.shape[1]):
@@ -185,7 +185,7 @@ def test_a_decoder_with_flat_parts_still_writes_what_it_scores():
 
 def test_what_stands_behind_the_end_of_a_source_does_not_matter_to_flat_parts():
     split = words()
-    model = replace_attention(teacher(), split, where=["encoder", "cross"], epochs=1, batch_size=20).model
+    model = replace_attention(teacher(), split, where=["encoder", "cross"], epochs=1, batch_size=20).module
     short = split.inputs.clone()
     short[:, 3] = 0
     other = short.clone()

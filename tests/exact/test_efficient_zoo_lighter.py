@@ -5,21 +5,9 @@ import torch
 
 from anabranch.compress import share_layers
 from anabranch.models import MetaFormer, rewind
+from support.attention import DIM, TIME, tokens
 
-DIM, HEADS, TIME = 8, 2, 12
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
-def tokens(time=TIME, batch=2):
-    return 2 * torch.randn(batch, time, DIM, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-
-
-def build(make, **options):
-    return make(DIM, heads=HEADS, **options).double().eval()
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def test_shared_layers_are_one_block_applied_again_and_again():

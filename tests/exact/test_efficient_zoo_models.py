@@ -17,29 +17,9 @@ from anabranch.nn.attention.efficient import (
     Star,
     TransformerXL,
 )
+from support.attention import DIM, HEADS, TIME, build, hand_over, softmax_of, tokens
 
-DIM, HEADS, TIME = 8, 2, 12
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
-def tokens(time=TIME, batch=2):
-    return 2 * torch.randn(batch, time, DIM, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-
-
-def build(make, **options):
-    return make(DIM, heads=HEADS, **options).double().eval()
-
-
-def softmax_of(mixer, causal=False):
-    """Softmax attention with a mixer's own queries, keys, values and output layer."""
-    plain = build(SoftmaxAttention, causal=causal)
-    state = mixer.state_dict()
-    plain.load_state_dict({name: state[name] for name in plain.state_dict()})
-    return plain
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def under(mixer, readable, x):
@@ -190,16 +170,6 @@ def test_funnel_asks_once_for_every_group():
     y = mixer(x).unflatten(1, (4, 3))
     torch.testing.assert_close(y[:, :, 1:], y[:, :, :1].expand(-1, -1, 2, -1))
     torch.testing.assert_close(y[:, :, 0], softmax_of(mixer)(x.unflatten(1, (4, 3)).mean(2), context=x))
-
-
-def hand_over(mixer, peer, prefix="", suffix=""):
-    """Copy queries, keys and values to a peer's layers, which has no output layer."""
-    torch.nn.init.eye_(mixer.out.weight)
-    torch.nn.init.zeros_(mixer.out.bias)
-    both = getattr(mixer, prefix + "key_value")
-    getattr(peer, "query" + suffix).load_state_dict(getattr(mixer, prefix + "query").state_dict())
-    for name, weight, bias in zip(("key", "value"), both.weight.chunk(2), both.bias.chunk(2), strict=True):
-        getattr(peer, name + suffix).load_state_dict({"weight": weight, "bias": bias})
 
 
 @pytest.mark.slow

@@ -127,7 +127,7 @@ def test_what_cannot_be_fused_is_refused():
     mixed.trunk.blocks[1].channel = GatedMLP(DIM).double()
     with pytest.raises(ValueError, match="got MLP, GatedMLP"):
         FFNFusion().convert(mixed, text())
-    with pytest.raises(ValueError, match="PreNorm block"):
+    with pytest.raises(ValueError, match="PreNorm or Parallel block"):
         dropped(1, 1)
     with pytest.raises(ValueError, match="one kind, MLP or GatedMLP"):
         FFNFusion().convert(dropped(1, channel="identity"), text())

@@ -22,6 +22,7 @@ Filler = str | Callable[..., Any]
 Parts = Mapping[str, Filler]
 
 TOKENS = 64  # images and sequences are cut into about so many tokens at most
+BATCH, TOKENS_PER_STEP = (8, 64), 1024  # samples in a batch, and their tokens together, if the samples are not few
 TRAINING_SLOTS = {"optimizer": "adamw", "rule": "backprop"}  # open in every skeleton
 
 
@@ -57,7 +58,14 @@ class Skeleton:
         return {**self.slots, **TRAINING_SLOTS, **chosen}
 
 
-def stem_and_length(task: Task, dim: int) -> nn.Module:
+def usual_batch_size(task: Task) -> int:
+    """How many samples a training step takes: fewer the longer they are, and the fewer there are."""
+    tokens = stem(task, 8).length if task.kind in ("image", "sequence", "bytes") else 1
+    least, most = BATCH
+    return max(4, min(max(least, min(most, TOKENS_PER_STEP // tokens)), len(task.train) // 8))
+
+
+def stem(task: Task, dim: int) -> Any:
     """The stem for a task's kind of data."""
     from anabranch.models import ByteEmbed, FeatureEmbed, FrameEmbed, PatchEmbed
 
@@ -85,7 +93,7 @@ def head(task: Task, dim: int, length: int | None, pool: Filler) -> nn.Module:
 def _metaformer(task: Task, parts: Parts, size: Size) -> nn.Module:
     from anabranch.models import MetaFormer, Network
 
-    stem: Any = stem_and_length(task, size.dim)
+    front = stem(task, size.dim)
     trunk = MetaFormer(
         size.dim,
         3,
@@ -94,33 +102,33 @@ def _metaformer(task: Task, parts: Parts, size: Size) -> nn.Module:
         norm=parts["norm"],
         block=parts["block"],
         causal=task.goal == "continue",
-        length=stem.length,
-        grid=stem.grid,
+        length=front.length,
+        grid=front.grid,
     )
-    return Network(stem, trunk, head(task, trunk.out_dim, trunk.out_length, parts["pooling"]))  # pyright: ignore
+    return Network(front, trunk, head(task, trunk.out_dim, trunk.out_length, parts["pooling"]))  # pyright: ignore
 
 
 def _recurrent(task: Task, parts: Parts, size: Size) -> nn.Module:
     from anabranch.models import Network, RecurrentNet
 
-    stem: Any = stem_and_length(task, size.dim)
+    front = stem(task, size.dim)
     trunk = RecurrentNet(size.dim, 2, cell=parts["cell"], norm=parts["norm"])
-    return Network(stem, trunk, head(task, size.dim, stem.length, parts["pooling"]))  # pyright: ignore
+    return Network(front, trunk, head(task, size.dim, front.length, parts["pooling"]))  # pyright: ignore
 
 
 def _convnet(task: Task, parts: Parts, size: Size) -> nn.Module:
     from anabranch.models import ConvNet, Network
 
-    stem: Any = stem_and_length(task, size.dim)
+    front = stem(task, size.dim)
     trunk = ConvNet(
         (size.dim, 2 * size.dim),
         2,
         activation=parts["activation"],
         norm=parts["norm"],
-        length=stem.length,
-        grid=stem.grid,
+        length=front.length,
+        grid=front.grid,
     )
-    return Network(stem, trunk, head(task, trunk.out_dim, trunk.out_length, parts["pooling"]))  # pyright: ignore
+    return Network(front, trunk, head(task, trunk.out_dim, trunk.out_length, parts["pooling"]))  # pyright: ignore
 
 
 def _mlp(task: Task, parts: Parts, size: Size) -> nn.Module:

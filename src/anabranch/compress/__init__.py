@@ -2,17 +2,20 @@
 
 from anabranch.compress.base import Converted, Converter, Fidelity, Report, Timing
 from anabranch.compress.bundle import Bundled, bundle
+from anabranch.compress.bundle_channels import BundleChannels, BundledChannel
 from anabranch.compress.cast import Cast
 from anabranch.compress.dilute import RemoveDiluted, choose_attentions, dilute_attention, set_dilution
 from anabranch.compress.distill_memory import Distilled, MemoryReport, distill_memory, teach_memory, with_memory
 from anabranch.compress.ffn_fusion import FFNFusion, ffn_runs, least_needed_mixers
 from anabranch.compress.lighten import share_layers
-from anabranch.compress.replace_attention import Replaced, flat_students, imitate, replace_attention, replaced
+from anabranch.compress.replace_attention import flat_students, imitate, replace_attention, replaced
 from anabranch.compress.tree import ToTree
 from anabranch.compress.trunk import DropMixers
 
 __all__ = [
+    "BundleChannels",
     "Bundled",
+    "BundledChannel",
     "Cast",
     "Converted",
     "Converter",
@@ -22,7 +25,6 @@ __all__ = [
     "Fidelity",
     "MemoryReport",
     "RemoveDiluted",
-    "Replaced",
     "Report",
     "Timing",
     "ToTree",

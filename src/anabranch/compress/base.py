@@ -86,28 +86,28 @@ class Converter:
     space: ClassVar[Space] = {}
     lossless: ClassVar[bool] = False  # the outputs are meant to stay the same, up to rounding
 
-    def convert(self, module: nn.Module, example: Tensor, *, repeats: int = 15) -> Converted:
+    def convert(self, module: nn.Module, example: Tensor | tuple[Tensor, ...], *, repeats: int = 15) -> Converted:
         """Convert a module.
 
         Arguments:
             module: maps a batch to one tensor. Left bit for bit as it was.
-            example: a batch of inputs, as large as the timing should be for.
+            example: a batch of inputs, as large as the timing should be for; a tuple, where the module takes several.
+                ``transform`` and ``details`` see the first.
             repeats: timed runs of each module; the median counts.
 
         Raises:
             ValueError: if the example is empty or the module's output is not one tensor, or what ``transform`` raises
                 for modules that it cannot convert.
         """
-        if example.ndim < 1 or len(example) < 1:
-            raise ValueError(f"expected a batch of at least one example input; got shape {tuple(example.shape)}")
+        inputs = _inputs(example)
         original = deepcopy(module).eval()
         with torch.inference_mode():
-            expected = original(example)
+            expected = original(*inputs)
         if not isinstance(expected, Tensor):
             raise ValueError(f"expected a module whose output is one tensor; got {type(expected).__name__}")
-        converted = self.transform(deepcopy(original), example).eval()
+        converted = self.transform(deepcopy(original), inputs[0]).eval()
         with torch.inference_mode():
-            outcome = converted(example)
+            outcome = converted(*inputs)
         if outcome.shape != expected.shape or outcome.dtype != expected.dtype:
             raise RuntimeError(
                 f"{type(self).__name__} changed the output from {tuple(expected.shape)} {expected.dtype} "
@@ -118,7 +118,7 @@ class Converter:
             stored_bytes(converted),
             timing(original, converted, example, repeats),
             fidelity(expected, outcome),
-            self.details(original, converted, example),
+            self.details(original, converted, inputs[0]),
         )
         return Converted(converted, report)
 
@@ -148,13 +148,23 @@ def fidelity(expected: Tensor, outcome: Tensor) -> Fidelity:
 
 
 @torch.inference_mode()
-def timing(before: nn.Module, after: nn.Module, example: Tensor, repeats: int) -> Timing:
+def timing(before: nn.Module, after: nn.Module, example: Tensor | tuple[Tensor, ...], repeats: int) -> Timing:
     """Median seconds of a forward pass of either module; run in turns, so that a busy machine slows down both."""
+    inputs = _inputs(example)
     seconds: tuple[list[float], list[float]] = ([], [])
     for run in range(repeats + 2):
         for module, times in zip((before, after), seconds, strict=True):
             started = time.perf_counter()
-            module(example)
+            module(*inputs)
             if run >= 2:  # the first runs fill caches
                 times.append(time.perf_counter() - started)
     return Timing(median(seconds[0]), median(seconds[1]), torch.get_num_threads())
+
+
+def _inputs(example: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """What a module is called with."""
+    inputs = example if isinstance(example, tuple) else (example,)
+    if not inputs or any(each.ndim < 1 or len(each) < 1 for each in inputs):
+        shapes = ", ".join(str(tuple(each.shape)) for each in inputs) or "nothing"
+        raise ValueError(f"expected a batch of at least one example input; got shape {shapes}")
+    return inputs

@@ -29,5 +29,5 @@ class _Casted(nn.Module):
         super().__init__()
         self.module, self.inside, self.outside = module, inside, outside
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.module(x.to(self.inside) if x.is_floating_point() else x).to(self.outside)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.module(*(x.to(self.inside) if x.is_floating_point() else x for x in inputs)).to(self.outside)

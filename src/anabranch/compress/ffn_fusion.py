@@ -6,6 +6,7 @@ hidden units side by side: as many weights and operations, fewer steps one after
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -14,17 +15,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anabranch.compress.base import Converter
-from anabranch.compress.trunk import candidates, replace, trunk_of, with_mixer
+from anabranch.compress.trunk import SEPARABLE, candidates, replace, trunk_of, with_mixer
 from anabranch.interpret.feature_entropy import silenced
 from anabranch.learning.base import evaluating
 from anabranch.models.metaformer import MetaFormer
-from anabranch.nn.block import ChannelOnly, PreNorm
+from anabranch.nn.block import ChannelOnly
 from anabranch.nn.feedforward import MLP, GatedMLP
 from anabranch.nn.norm import LayerNorm, RMSNorm
 
 
 class FFNFusion(Converter):
-    """Fuse runs of channel mixers in a MetaFormer of pre-norm blocks.
+    """Fuse runs of channel mixers in a MetaFormer of pre-norm or parallel blocks.
 
     A run is a block, with or without a token mixer, and those behind it that have none. The first keeps its place and
     gets the wide perceptron; the others are deleted. The norms' gains and shifts, and layer scale, are folded into the
@@ -76,7 +77,7 @@ def ffn_runs(trunk: MetaFormer) -> list[tuple[int, int]]:
                     runs.pop()
                 runs.append((first, index))
             else:
-                first = index if type(block) in (ChannelOnly, PreNorm) else None
+                first = index if type(block) in (ChannelOnly, *SEPARABLE) else None
         start += len(stage)  # pyright: ignore
     return runs
 
@@ -94,11 +95,12 @@ def fuse(trunk: MetaFormer, first: int, last: int) -> None:
     if any(True for channel in channels for _ in channel.activation.parameters()):
         raise ValueError("an activation with weights cannot be shared by a run")
     folded = [_fold(block) for block in blocks]
-    host = blocks[0]
+    host = deepcopy(blocks[0])  # another place may share its weights
     # The gain-free norm that all of the run share: its weights stay where they start.
-    host.norm2 = _plain(norms[0])
-    host.channel = _wide(channels[0], folded)
+    host.norm2 = _plain(host.norm2)
+    host.channel = _wide(host.channel, folded)
     host.branch2.scale = None
+    replace(trunk, first, host)
     for _ in blocks[1:]:
         replace(trunk, first + 1, None)
 
@@ -182,12 +184,12 @@ def least_needed_mixers(module: nn.Module, inputs: Tensor, count: int) -> list[i
         count: how many to choose.
     """
     trunk = trunk_of(module)
-    left, chosen = candidates(trunk), []
+    left, chosen = candidates(trunk, SEPARABLE), []
     if not 0 <= count <= len(left):
         raise ValueError(f"expected a count from 0 to {len(left)}; got {count}")
 
     def divergence(index: int) -> float:
-        with silenced(with_mixer(trunk, i).mixer for i in (*chosen, index)):
+        with silenced(with_mixer(trunk, i, SEPARABLE).mixer for i in (*chosen, index)):
             return float(F.kl_div(module(inputs).log_softmax(-1), whole, reduction="sum", log_target=True))
 
     with evaluating(module):

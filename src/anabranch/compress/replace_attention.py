@@ -6,17 +6,23 @@ and then stands in its place, without further training of anything.
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from functools import partial
+from typing import Any, TypeVar, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from anabranch.data.task import Samples
-from anabranch.models.seq2seq import EncoderLayer, TransformerSeq2Seq, before_end, up_to_end
+from anabranch.compress.base import Converted, Converter
+from anabranch.compress.recording import Call, Inputs, check_names, inputs_of, recorded
+from anabranch.compress.trunk import trunk_of
+from anabranch.data.task import Batch, Split
+from anabranch.learning.base import evaluating
+from anabranch.models.seq2seq import EncoderLayer, Seq2Seq, TransformerSeq2Seq, before_end, up_to_end
 from anabranch.nn.attention import MultiHead
 from anabranch.nn.mixing import FlatFeedForward
 
+Model = TypeVar("Model", bound=nn.Module)
 PLACES = ("encoder", "decoder", "cross")
 LEVELS = {  # what is replaced, as a path within the layer
     "ALR": "attention.part",
@@ -24,17 +30,6 @@ LEVELS = {  # what is replaced, as a path within the layer
     "ALSR": "attention.part",
     "ELR": "",
 }
-
-
-class Replaced(NamedTuple):
-    """A copy of the model with its parts replaced, and how large each part's error was at the end of its training.
-
-    ``errors`` holds, by the part's name, the mean squared error over the variance of what was to be imitated, averaged
-    over the last tenth of the steps.
-    """
-
-    model: TransformerSeq2Seq
-    errors: dict[str, float]
 
 
 class FlatHeads(nn.Module):
@@ -62,45 +57,91 @@ class FlatHeads(nn.Module):
 
 
 def replace_attention(
-    model: TransformerSeq2Seq,
-    split: Samples,
+    model: nn.Module,
+    split: Split,
     *,
-    where: Iterable[str] = ("encoder",),
+    where: Iterable[str | int] | None = None,
     level: str = "ALR",
     ratio: float = 1 / 2,
+    seed: int = 0,
+    inputs: Inputs | None = None,
+    repeats: int = 15,
     **options: Any,
-) -> Replaced:
-    """A copy of the model in which flat perceptrons stand in the place of some attentions.
+) -> Converted:
+    """A copy of a model in which flat perceptrons stand in the place of some attentions, and what that changed.
+
+    The report's details hold, by the name of the part that was replaced, how large the error was at the end of the
+    training: see :func:`imitate`. Bytes, seconds and fidelity are measured on the first 64 samples of the split.
 
     Arguments:
-        model: the teacher, which stays as it is.
-        split: sources and targets to learn from. No longer ones can be read or written afterwards.
-        where: ``"encoder"`` and ``"decoder"`` for the self-attentions, ``"cross"`` for the decoder's other one.
+        model: the teacher, which stays as it is: an encoder-decoder, or any network with one MetaFormer trunk.
+        split: samples to learn from. No longer ones can be read or written afterwards.
+        where: for an encoder-decoder, ``"encoder"`` (if not given) and ``"decoder"`` for the self-attentions,
+            ``"cross"`` for the decoder's other one; for a trunk, the indices of blocks whose mixer is an attention (all,
+            if not given).
         level: what is replaced: ``"ALR"`` the attention, ``"ALRR"`` also the residual connection and norm around it,
-            ``"ALSR"`` each head alone, before the output map, ``"ELR"`` the whole layer. In the decoder, the attention
-            only.
+            ``"ALSR"`` each head alone, before the output map, ``"ELR"`` the whole layer. In a decoder and in a
+            trunk, the attention only.
         ratio: hidden width over width in: 1/256 in the paper's size XS, 1/128 in S, 1/8 in M, 1/2 in L, 2 in XL.
+        seed: fixes the first weights and the order of the data.
+        inputs: what the model is called with for a batch; if not given, what the models of this library take.
+        repeats: timed runs of either model.
         options: of :func:`imitate`.
 
-    Raises: ``ValueError`` for a place or level that does not exist, or another level than ``"ALR"`` in the decoder.
+    Raises: ``ValueError`` for a model without a trunk, and for a place, block or level that does not exist there.
     """
-    where = list(where)
-    if not where or not set(where) <= set(PLACES):
-        raise ValueError(f"expected some of {', '.join(PLACES)}; got {where}")
-    if level not in LEVELS:
-        raise ValueError(f"expected a level of {', '.join(LEVELS)}; got {level!r}")
-    if level != "ALR" and where != ["encoder"]:
-        raise ValueError(f"in the decoder only attention itself (ALR) can be replaced; got {level!r}")
-    students = flat_students(model, split, where=where, level=level, ratio=ratio)
-    errors = imitate(model, split, list(students.items()), **options)
-    return Replaced(replaced(model, students), dict(zip(students, errors, strict=True)))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        students = flat_students(model, split, where=where, level=level, ratio=ratio, inputs=inputs)
+    errors = imitate(model, split, list(students.items()), seed=seed, inputs=inputs, **options)
+    batch = split.batch(torch.arange(min(64, len(split)))).to(_device(model))
+    example = inputs_of(model, batch) if inputs is None else inputs(batch)
+    return _Put(students, errors).convert(model, example, repeats=repeats)
+
+
+class _Put(Converter):
+    def __init__(self, parts: Mapping[str, nn.Module], errors: Sequence[float]):
+        self.parts, self.errors = parts, errors
+
+    def transform(self, module: nn.Module, example: Tensor) -> nn.Module:
+        return replaced(module, self.parts)
+
+    def details(self, before: nn.Module, after: nn.Module, example: Tensor) -> dict[str, float]:
+        return dict(zip(self.parts, self.errors, strict=True))
 
 
 def flat_students(
-    model: TransformerSeq2Seq, split: Samples, *, where: Iterable[str], level: str, ratio: float
+    model: nn.Module,
+    split: Split,
+    *,
+    where: Iterable[str | int] | None = None,
+    level: str = "ALR",
+    ratio: float = 1 / 2,
+    inputs: Inputs | None = None,
 ) -> dict[str, nn.Module]:
     """New parts as :func:`replace_attention` makes them, by the name of what each is to replace."""
-    source, target = split.inputs.shape[1], split.targets.shape[1]
+    if level not in LEVELS:
+        raise ValueError(f"expected a level of {', '.join(LEVELS)}; got {level!r}")
+    if len(split) < 1:
+        raise ValueError("expected at least one sample to learn from; got none")
+    batch = split.batch(torch.arange(1)).to(_device(model))
+    if isinstance(model, TransformerSeq2Seq):
+        chosen = ["encoder"] if where is None else list(where)
+        students = _of_layers(model, batch, chosen, level, ratio)
+    else:
+        students = _of_blocks(model, inputs_of(model, batch) if inputs is None else inputs(batch), where, level, ratio)
+    weight = next(model.parameters())
+    return {name: student.to(weight) for name, student in students.items()}
+
+
+def _of_layers(
+    model: TransformerSeq2Seq, batch: Batch, where: Sequence[str | int], level: str, ratio: float
+) -> dict[str, nn.Module]:
+    if not where or not set(where) <= set(PLACES):
+        raise ValueError(f"expected some of {', '.join(PLACES)}; got {where}")
+    if level != "ALR" and set(where) != {"encoder"}:
+        raise ValueError(f"in the decoder only attention itself (ALR) can be replaced; got {level!r}")
+    source, target = batch.inputs.shape[1], batch.targets.shape[1]
     dim = model.source_embedding.embedding_dim
     students: dict[str, nn.Module] = {}
     for i, layer in enumerate(model.encoder if "encoder" in where else ()):
@@ -119,64 +160,96 @@ def flat_students(
     return students
 
 
+def _of_blocks(
+    model: nn.Module, inputs: tuple[Tensor, ...], where: Iterable[str | int] | None, level: str, ratio: float
+) -> dict[str, nn.Module]:
+    blocks = trunk_of(model).blocks
+    fit = [i for i, block in enumerate(blocks) if isinstance(getattr(block, "mixer", None), MultiHead)]
+    chosen = fit if where is None else list(where)
+    if not chosen or not set(chosen) <= set(fit):
+        raise ValueError(f"expected indices of blocks whose mixer is an attention, some of {fit}; got {chosen}")
+    if level != "ALR":
+        raise ValueError(f"in a trunk of blocks only attention itself (ALR) can be replaced; got {level!r}")
+    mixers = [blocks[i].mixer for i in fit if i in chosen]
+    names = [name for name, part in model.named_modules() if any(part is mixer for mixer in mixers)]
+    with recorded(model, names) as calls, evaluating(model), torch.no_grad():
+        model(*inputs)
+    students: dict[str, nn.Module] = {}
+    for name in names:
+        attention = cast(MultiHead, model.get_submodule(name))
+        length = max(call.output.shape[1] for call in calls[name])
+        students[name] = FlatFeedForward(attention.dim, length=length, ratio=ratio, causal=attention.causal)
+    return students
+
+
 def imitate(
-    model: TransformerSeq2Seq,
-    split: Samples,
+    model: nn.Module,
+    split: Split,
     students: Sequence[tuple[str, nn.Module]],
     *,
     epochs: float = 20,
     batch_size: int = 256,
     lr: float = 1e-3,
     seed: int = 0,
+    inputs: Inputs | None = None,
 ) -> list[float]:
     """Teach new parts to imitate some of a model's, each by itself; all of them learn from the same passes of the model.
 
-    By Adam (0.9, 0.98) and the mean squared error over the tokens that exist.
+    By Adam (0.9, 0.98) and the mean squared error over the tokens that exist; where a pass calls a part several times,
+    over all these calls.
 
     Arguments:
         students: new parts, each with the name of the one that it is to imitate and is called like.
         epochs: passes over the split.
         seed: fixes the order of the data.
+        inputs: what the model is called with for a batch; if not given, what the models of this library take.
 
-    Returns: the error of each, as :class:`Replaced` has it.
+    Returns: the error of each: the mean squared error over the variance of what was to be imitated, averaged over the
+        last tenth of the steps.
+    Raises: ``ValueError`` if there is nothing to learn or to learn from, if the model has no part of that name, or if
+        a number is not positive.
     """
+    if not students or len(split) < 1:
+        raise ValueError(f"expected parts and samples; got {len(students)} parts and {len(split)} samples")
+    if epochs <= 0 or batch_size < 1 or lr <= 0:
+        raise ValueError(f"epochs, batch_size and lr must be positive; got {epochs}, {batch_size} and {lr}")
+    inputs = partial(inputs_of, model) if inputs is None else inputs
     optimizers = [torch.optim.Adam(part.parameters(), lr, (0.9, 0.98)) for _, part in students]
     steps = max(1, round(epochs * len(split) / batch_size))
     late = max(1, steps // 10)
     errors = [0.0] * len(students)
-    seen: dict[str, tuple[tuple, dict, Tensor]] = {}
-    hooks = [
-        model.get_submodule(name).register_forward_hook(_remember(seen, name), with_kwargs=True)
-        for name in {name for name, _ in students}
-    ]
-    was_training = model.training
-    model.eval()
-    for done, index in zip(range(steps), _shuffled(len(split), batch_size, seed), strict=False):
-        batch = split.batch(index)
-        with torch.no_grad():
-            model(batch.inputs, batch.targets)
-        for i, ((name, student), optimizer) in enumerate(zip(students, optimizers, strict=True)):
-            exists = before_end(batch.inputs) if name.startswith("encoder") else up_to_end(batch.targets)
-            args, facts, wanted = seen[name]
-            loss = _error(student(*args, **facts), wanted, exists)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            if done >= steps - late:
-                variance = _error(wanted, wanted[exists].mean(0), exists)
-                errors[i] += float(loss.detach() / variance) / late
-    for hook in hooks:
-        hook.remove()
-    model.train(was_training)
+    with recorded(model, (name for name, _ in students)) as calls, evaluating(model):
+        for done, index in zip(range(steps), _shuffled(len(split), batch_size, seed), strict=False):
+            batch = split.batch(index).to(_device(model))
+            with torch.no_grad():
+                model(*inputs(batch))
+            for i, ((name, student), optimizer) in enumerate(zip(students, optimizers, strict=True)):
+                if not calls[name]:
+                    raise ValueError(f"expected a part that {type(model).__name__} calls; got {name!r}")
+                heard = [(call, _exists(model, name, batch, call)) for call in calls[name]]
+                loss = _mean(_error(student(*call.args, **call.facts), call.output, kept) for call, kept in heard)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                if done >= steps - late:
+                    variance = _mean(_error(call.output, call.output[kept].mean(0), kept) for call, kept in heard)
+                    errors[i] += float(loss.detach() / variance) / late
+            for each in calls.values():
+                each.clear()
     return errors
 
 
-def replaced(model: TransformerSeq2Seq, parts: Mapping[str, nn.Module]) -> TransformerSeq2Seq:
+def replaced(model: Model, parts: Mapping[str, nn.Module]) -> Model:
     """A copy of the model, in eval mode, with other parts in the place of those of that name."""
+    check_names(model, parts)
     model = copy.deepcopy(model).eval()
     for name, part in parts.items():
         model.set_submodule(name, copy.deepcopy(part).eval())
     return model
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
 
 
 def _shuffled(size: int, batch_size: int, seed: int) -> Iterator[Int[Tensor, "batch"]]:
@@ -185,11 +258,16 @@ def _shuffled(size: int, batch_size: int, seed: int) -> Iterator[Int[Tensor, "ba
         yield from torch.randperm(size, generator=generator).split(batch_size)
 
 
-def _remember(seen: dict[str, tuple[tuple, dict, Tensor]], name: str) -> Any:
-    def hook(_: nn.Module, args: tuple, facts: dict, output: Tensor) -> None:
-        seen[name] = args, facts, output
+def _exists(model: nn.Module, name: str, batch: Batch, call: Call) -> Bool[Tensor, "batch time"]:
+    """The tokens that the part of that name writes and that exist."""
+    if isinstance(model, Seq2Seq):
+        return before_end(batch.inputs) if name.startswith("encoder") else up_to_end(batch.targets)
+    mask = call.facts.get("mask")
+    return call.output.new_ones(call.output.shape[:2], dtype=torch.bool) if mask is None else mask
 
-    return hook
+
+def _mean(errors: Iterable[Tensor]) -> Float[Tensor, ""]:
+    return torch.stack(list(errors)).mean()
 
 
 def _error(

@@ -6,8 +6,12 @@ from torch import Tensor, nn
 
 from anabranch.compress.base import Converter
 from anabranch.models.metaformer import MetaFormer
-from anabranch.nn.block import ChannelOnly, PreNorm
+from anabranch.nn.block import ChannelOnly, Parallel, PreNorm
 from anabranch.nn.block.base import Block
+from anabranch.nn.block.sequential import Sequential
+
+# Wirings of which x + channel(norm x) is left when the token mixer adds nothing.
+SEPARABLE = (PreNorm, Parallel)
 
 
 def trunk_of(module: nn.Module) -> MetaFormer:
@@ -21,16 +25,15 @@ def trunk_of(module: nn.Module) -> MetaFormer:
     return found[0]
 
 
-def with_mixer(trunk: MetaFormer, index: int) -> PreNorm:
-    """The block of that index, which mixes tokens, then channels.
+def with_mixer(trunk: MetaFormer, index: int, kinds: tuple[type[Sequential], ...] = (PreNorm,)) -> Any:
+    """The block of that index, whose wiring is one of these kinds, with a token mixer.
 
     Raises: ``ValueError`` if there is no such block, or another wiring stands there.
     """
-    blocks = trunk.blocks
-    if not 0 <= index < len(blocks) or type(blocks[index]) is not PreNorm:
-        fit = [i for i, block in enumerate(blocks) if type(block) is PreNorm]
-        raise ValueError(f"expected the index of a PreNorm block with a token mixer, one of {fit}; got {index}")
-    return blocks[index]  # pyright: ignore
+    fit = candidates(trunk, kinds)
+    if index not in fit:
+        raise ValueError(f"expected the index of a {_names(kinds)} block with a token mixer, one of {fit}; got {index}")
+    return trunk.blocks[index]
 
 
 def replace(trunk: MetaFormer, index: int, block: Block | None) -> None:
@@ -46,7 +49,7 @@ def replace(trunk: MetaFormer, index: int, block: Block | None) -> None:
         index -= len(stage)
 
 
-def without_mixer(block: PreNorm, gain: float = 1.0) -> ChannelOnly:
+def without_mixer(block: Sequential, gain: float = 1.0) -> ChannelOnly:
     """The block's second half, with the same parts."""
     rest = ChannelOnly(block.dim, channel=lambda: block.channel, norm=lambda: block.norm2, gain=gain)
     rest.branch2 = block.branch2
@@ -66,7 +69,7 @@ class DropMixers(Converter):
     def transform(self, module: nn.Module, example: Tensor) -> nn.Module:
         trunk = trunk_of(module)
         for index in self.blocks:
-            replace(trunk, index, without_mixer(with_mixer(trunk, index)))
+            replace(trunk, index, without_mixer(with_mixer(trunk, index, SEPARABLE)))
         return module
 
     def details(self, before: nn.Module, after: Any, example: Tensor) -> dict[str, float]:
@@ -75,9 +78,20 @@ class DropMixers(Converter):
 
 def mixers(module: nn.Module) -> float:
     """Number of blocks that have a token mixer."""
-    return float(sum(isinstance(part, PreNorm) for part in trunk_of(module).blocks))
+    return float(sum(not isinstance(block, ChannelOnly) for block in trunk_of(module).blocks))
 
 
-def candidates(trunk: MetaFormer) -> list[int]:
-    """Indices of the blocks whose token mixers could be taken out."""
-    return [i for i, block in enumerate(trunk.blocks) if type(block) is PreNorm]
+def candidates(trunk: MetaFormer, kinds: tuple[type[Sequential], ...] = (PreNorm,)) -> list[int]:
+    """Indices of the blocks of these kinds, whose token mixers could be taken out.
+
+    Raises: ``ValueError`` if there is none.
+    """
+    fit = [i for i, block in enumerate(trunk.blocks) if type(block) in kinds]
+    if not fit:
+        found = ", ".join(sorted({type(block).__name__ for block in trunk.blocks})) or "no block"
+        raise ValueError(f"expected a trunk with {_names(kinds)} blocks; got {found}")
+    return fit
+
+
+def _names(kinds: tuple[type[Sequential], ...]) -> str:
+    return " or ".join(kind.__name__ for kind in kinds)

@@ -5,6 +5,7 @@ imported, and its later versions, which are another program, have no such files.
 """
 
 import re
+from collections.abc import Iterable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -215,3 +216,40 @@ def gloss_pairs(train: int = 8_000, valid: int = 1_000, test: int = 2_000, *, se
 
 def _plain(text: str) -> str:
     return " ".join(words(text))
+
+
+def word_definitions(
+    known: Iterable[str], valid: int = 500, test: int = 1_000, *, longest: int = 30, seed: int = 0
+) -> Pairs:
+    """Single words with their definitions: ``("dog", "a member of the genus Canis ...")``; all senses of WordNet 3.0.
+
+    Splits are drawn by words; a definition that words of several splits have stays in the last of them. So no word
+    and no definition is in two splits, and in training are all words that have a definition left there.
+
+    Arguments:
+        known: the words that may be drawn, in small letters.
+        valid, test: number of words.
+        longest: most words and signs of a definition; senses with a longer one are left out.
+        seed: draws the splits.
+    """
+    known = set(known)
+    found: dict[tuple[str, str], None] = {}
+    for gloss in (gloss for speech in SPEECH for gloss in glosses(speech)):
+        mine = [word for word in map(str.casefold, gloss.words) if word in known]
+        if mine and len(words(gloss.definition)) <= longest:
+            found |= dict.fromkeys((word, gloss.definition) for word in mine)
+    drawn = list(dict.fromkeys(word for word, _ in found))
+    if min(valid, test) < 1 or valid + test >= len(drawn):
+        raise InputError(
+            f"expected at least 1 word a split and {len(drawn)} in all; got {valid} and {test}, and the rest"
+        )
+    order = np.random.default_rng(seed).permutation(len(drawn))
+    split = {drawn[row]: 2 if place < test else 1 if place < test + valid else 0 for place, row in enumerate(order)}
+    last: dict[str, int] = {}
+    for word, definition in found:
+        last[definition] = max(split[word], last.get(definition, 0))
+    splits = Pairs([], [], [])
+    for word, definition in found:
+        if split[word] == last[definition]:
+            splits[split[word]].append((word, definition))
+    return splits

@@ -1,5 +1,6 @@
 """Models of language, with a paper's choices: reading, answering, translating, tagging."""
 
+from anabranch.models.language.dual_dictionary import DualDictionary
 from anabranch.models.language.memn2n import MemN2N
 from anabranch.models.language.minilm import MiniLM, load_minilm, sentence_vectors, token_states
 from anabranch.models.language.poly_encoder import BiEncoder, CrossEncoder, PolyEncoder
@@ -11,6 +12,7 @@ __all__ = [
     "AttentiveLSTM",
     "BiEncoder",
     "CrossEncoder",
+    "DualDictionary",
     "Encoder",
     "MemN2N",
     "MiniLM",

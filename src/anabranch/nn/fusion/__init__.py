@@ -2,6 +2,7 @@
 
 from anabranch.nn.fusion.batchformer import BatchFormer
 from anabranch.nn.fusion.multiplex import Demultiplex, MLPDemultiplex, Multiplex, Multiplexed
+from anabranch.nn.fusion.shared_code import SharedCode
 
 __all__ = [
     "BatchFormer",
@@ -9,4 +10,5 @@ __all__ = [
     "MLPDemultiplex",
     "Multiplex",
     "Multiplexed",
+    "SharedCode",
 ]
