@@ -1,10 +1,10 @@
-"""The gated delta rule: chunks against the recurrence of its definition, and what it remembers."""
+"""Memories in a matrix: chunks against the recurrence of their definition, and what they remember."""
 
 import pytest
 import torch
 from torch.nn.functional import normalize
 
-from anabranch.kernels import gated_delta_rule, gated_delta_step
+from anabranch.kernels import gated_delta_rule, gated_delta_step, gated_linear_attention
 
 B, T, K, V = 2, 23, 5, 4
 
@@ -17,11 +17,12 @@ def frames(time=T, seed=0):
     return query, normalize(key, dim=-1), value, gates[..., 0].sigmoid(), -gates[..., 1].exp()
 
 
-def by_definition(query, key, value, beta, g, state):
+def by_definition(query, key, value, beta, g, state, overwrite=1):
     read = []
     for t in range(query.shape[-2]):
         k, v, b = key[..., t, :, None], value[..., t, :, None], beta[..., t, None, None]
-        state = g[..., t, None, None].exp() * state @ (torch.eye(K).double() - b * k @ k.mT) + b * v @ k.mT
+        kept = torch.eye(K).double() - overwrite * b * k @ k.mT
+        state = g[..., t, None, None].exp() * state @ kept + b * v @ k.mT
         read.append((state @ query[..., t, :, None])[..., 0])
     return torch.stack(read, dim=-2), state
 
@@ -32,6 +33,17 @@ def test_chunks_are_the_recurrence(chunk):
     start = torch.randn(B, 3, V, K, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     for mine, right in zip(gated_delta_rule(*given, start, chunk=chunk), by_definition(*given, start), strict=True):
         torch.testing.assert_close(mine, right, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 16, 64])
+def test_chunks_of_gated_linear_attention_are_the_recurrence_without_the_correction(chunk):
+    given = frames()
+    start = torch.randn(B, 3, V, K, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    wanted = by_definition(*given, start, overwrite=0)
+    for mine, right in zip(gated_linear_attention(*given, start, chunk=chunk), wanted, strict=True):
+        torch.testing.assert_close(mine, right, rtol=0, atol=1e-10)
+    read, _ = gated_linear_attention(*given, chunk=chunk)
+    torch.testing.assert_close(read, by_definition(*given, 0 * start, overwrite=0)[0])
 
 
 def test_steps_are_the_recurrence():
@@ -63,13 +75,15 @@ def test_nothing_is_written_without_beta_and_everything_is_forgotten_at_a_large_
     torch.testing.assert_close(read, expected)
 
 
-def test_gradients_are_right_also_across_chunks():
+@pytest.mark.parametrize("rule", [gated_delta_rule, gated_linear_attention])
+def test_gradients_are_right_also_across_chunks(rule):
     given = tuple(x.requires_grad_() for x in frames(time=5))
     start = torch.randn(B, 3, V, K, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda *x: gated_delta_rule(*x, chunk=2), (*given, start), fast_mode=True)
+    assert torch.autograd.gradcheck(lambda *x: rule(*x, chunk=2), (*given, start), fast_mode=True)
 
 
-def test_no_frames_leave_the_state():
+@pytest.mark.parametrize("rule", [gated_delta_rule, gated_linear_attention])
+def test_no_frames_leave_the_state(rule):
     start = torch.randn(B, 3, V, K, dtype=torch.float64)
-    read, state = gated_delta_rule(*frames(time=0), start)
+    read, state = rule(*frames(time=0), start)
     assert read.shape == (B, 3, 0, V) and torch.equal(state, start)

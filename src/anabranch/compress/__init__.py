@@ -5,6 +5,7 @@ from anabranch.compress.bundle import Bundled, bundle
 from anabranch.compress.bundle_channels import BundleChannels, BundledChannel
 from anabranch.compress.cast import Cast
 from anabranch.compress.dilute import RemoveDiluted, choose_attentions, dilute_attention, set_dilution
+from anabranch.compress.distill_memory import Distilled, MemoryReport, distill_memory, teach_memory, with_memory
 from anabranch.compress.ffn_fusion import FFNFusion, ffn_runs, least_needed_mixers
 from anabranch.compress.lighten import share_layers
 from anabranch.compress.replace_attention import flat_students, imitate, replace_attention, replaced
@@ -18,9 +19,11 @@ __all__ = [
     "Cast",
     "Converted",
     "Converter",
+    "Distilled",
     "DropMixers",
     "FFNFusion",
     "Fidelity",
+    "MemoryReport",
     "RemoveDiluted",
     "Report",
     "Timing",
@@ -28,6 +31,7 @@ __all__ = [
     "bundle",
     "choose_attentions",
     "dilute_attention",
+    "distill_memory",
     "ffn_runs",
     "flat_students",
     "imitate",
@@ -36,4 +40,6 @@ __all__ = [
     "replaced",
     "set_dilution",
     "share_layers",
+    "teach_memory",
+    "with_memory",
 ]

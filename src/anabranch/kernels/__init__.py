@@ -1,6 +1,6 @@
 """The few hot loops, each one function: a reference in plain torch, and the fastest path for the device it runs on."""
 
-from anabranch.kernels._delta_rule import gated_delta_rule, gated_delta_step
+from anabranch.kernels._delta_rule import gated_delta_rule, gated_delta_step, gated_linear_attention
 from anabranch.kernels._linear_attention import causal_linear_attention, causal_linear_sums, retention
 from anabranch.kernels._linear_scan import linear_scan
 from anabranch.kernels._prefix_scan import AttentionSums, attention_combine, attention_scan, prefix_scan
@@ -14,6 +14,7 @@ __all__ = [
     "causal_linear_sums",
     "gated_delta_rule",
     "gated_delta_step",
+    "gated_linear_attention",
     "linear_scan",
     "prefix_scan",
     "retention",

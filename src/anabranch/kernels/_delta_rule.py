@@ -1,4 +1,9 @@
-"""The gated delta rule: a memory that forgets, and overwrites what a key held before (after arXiv 2412.06464)."""
+"""Memories in a matrix that forgets: the gated delta rule, which overwrites what a key held before (arXiv 2412.06464),
+and gated linear attention, which only adds (arXiv 2405.21060)."""
+
+from collections.abc import Callable
+from functools import reduce
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,34 +33,29 @@ def gated_delta_rule(
         state: ``H`` before the first frame; zeros if not given.
         chunk: frames that are solved together.
 
+    Sums and the memory are float32 for inputs in half precision, also under autocast.
+
     Returns: what was read, and ``H`` after the last frame.
     """
-    batch, time = query.shape[:-2], query.shape[-2]
-    H = value.new_zeros(*batch, value.shape[-1], key.shape[-1]) if state is None else state
-    if time == 0:
-        return value.new_zeros(value.shape), H
-    size = min(chunk, time)
-    extra = -time % size  # frames that write nothing, forget nothing and are not read
-    if extra:
-        query, key, value = (F.pad(x, (0, 0, 0, extra)) for x in (query, key, value))
-        beta, log_decay = (F.pad(x, (0, extra)) for x in (beta, log_decay))
-    query, key, value = (x.unflatten(-2, (-1, size)) for x in (query, key, value))
-    beta, total = beta.unflatten(-1, (-1, size)), log_decay.unflatten(-1, (-1, size)).cumsum(-1)
-    earlier = torch.ones(size, size, dtype=torch.bool, device=key.device).tril()
-    # What is left at frame i of what was written at frame j; masked before the exponential, which could overflow.
-    left = (total[..., :, None] - total[..., None, :]).masked_fill(~earlier, -torch.inf).exp()
-    gamma = total.exp()[..., None]
-    system = (beta[..., None] * left * (key @ key.mT)).tril(-1)
-    given = beta[..., None] * torch.cat([value, gamma * key], dim=-1)
-    solved = torch.linalg.solve_triangular(system, given, upper=False, unitriangular=True)
-    written, corrected = solved.split([value.shape[-1], key.shape[-1]], dim=-1)
-    scores, decayed, last = left * (query @ key.mT), gamma * query, left[..., -1, :, None] * key
-    read = []
-    for c in range(key.shape[-3]):
-        u = written[..., c, :, :] - corrected[..., c, :, :] @ H.mT
-        read.append(decayed[..., c, :, :] @ H.mT + scores[..., c, :, :] @ u)
-        H = gamma[..., c, -1:, :] * H + u.mT @ last[..., c, :, :]
-    return torch.stack(read, dim=-3).flatten(-3, -2)[..., :time, :], H
+    return _run(_overwriting, query, key, value, beta, log_decay, state, chunk)
+
+
+def gated_linear_attention(
+    query: Float[Tensor, "*batch time key"],
+    key: Float[Tensor, "*batch time key"],
+    value: Float[Tensor, "*batch time value"],
+    beta: Float[Tensor, "*batch time"],
+    log_decay: Float[Tensor, "*batch time"],
+    state: Float[Tensor, "*batch value key"] | None = None,
+    *,
+    chunk: int = 64,
+) -> tuple[Float[Tensor, "*batch time value"], Float[Tensor, "*batch value key"]]:
+    """Run ``H ← e^g H + β v kᵀ`` and read ``o = H q`` after every frame: the delta rule without its correction.
+
+    Every frame has a decay of its own, unlike in :func:`retention`. Arguments and results are those of
+    :func:`gated_delta_rule`.
+    """
+    return _run(_adding, query, key, value, beta, log_decay, state, chunk)
 
 
 def gated_delta_step(
@@ -71,3 +71,81 @@ def gated_delta_step(
     held = (state @ key[..., None])[..., 0]
     state = state + (beta[..., None] * (value - held))[..., None] * key[..., None, :]
     return (state @ query[..., None])[..., 0], state
+
+
+class _Chunks(NamedTuple):
+    """Frames cut into chunks; ``gamma``: what is left at a frame of what stood before its chunk; ``left``: at frame i
+    (row) of what was written at frame j (column)."""
+
+    query: Float[Tensor, "*batch chunks chunk key"]
+    key: Float[Tensor, "*batch chunks chunk key"]
+    value: Float[Tensor, "*batch chunks chunk value"]
+    beta: Float[Tensor, "*batch chunks chunk 1"]
+    gamma: Float[Tensor, "*batch chunks chunk 1"]
+    left: Float[Tensor, "*batch chunks chunk chunk"]
+
+
+Solver = Callable[[_Chunks, Tensor], tuple[list[Tensor], Tensor]]
+
+
+def _overwriting(frames: _Chunks, H: Tensor) -> tuple[list[Tensor], Tensor]:
+    query, key, value, beta, gamma, left = frames
+    system = (beta * left * (key @ key.mT)).tril(-1)
+    given = beta * torch.cat([value, gamma * key], dim=-1)
+    solved = torch.linalg.solve_triangular(system, given, upper=False, unitriangular=True)
+    written, corrected = solved.split([value.shape[-1], key.shape[-1]], dim=-1)
+    scores, decayed, last = left * (query @ key.mT), gamma * query, left[..., -1, :, None] * key
+    read = []
+    for c in range(key.shape[-3]):
+        u = written[..., c, :, :] - corrected[..., c, :, :] @ H.mT
+        read.append(decayed[..., c, :, :] @ H.mT + scores[..., c, :, :] @ u)
+        H = gamma[..., c, -1:, :] * H + u.mT @ last[..., c, :, :]
+    return read, H
+
+
+def _adding(frames: _Chunks, H: Tensor) -> tuple[list[Tensor], Tensor]:
+    query, key, value, beta, gamma, left = frames
+    value = beta * value
+    inside = (left * (query @ key.mT)) @ value
+    added, decayed = value.mT @ (left[..., -1, :, None] * key), gamma * query
+    read = []
+    for c in range(key.shape[-3]):
+        read.append(inside[..., c, :, :] + decayed[..., c, :, :] @ H.mT)
+        H = gamma[..., c, -1:, :] * H + added[..., c, :, :]
+    return read, H
+
+
+def _run(
+    solver: Solver,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    beta: Tensor,
+    log_decay: Tensor,
+    state: Tensor | None,
+    chunk: int,
+) -> tuple[Tensor, Tensor]:
+    """Cut the frames into chunks and solve them; at least in float32, as sums grow long."""
+    time, dtype = query.shape[-2], value.dtype
+    given = (query, key, value, beta, log_decay)
+    work = reduce(torch.promote_types, (x.dtype for x in given), torch.float32)
+    query, key, value, beta, log_decay = (x.to(work) for x in given)
+    H = value.new_zeros(*key.shape[:-2], value.shape[-1], key.shape[-1]) if state is None else state.to(work)
+    if time == 0:
+        return value.new_zeros(value.shape, dtype=dtype), H
+    with torch.autocast(query.device.type, enabled=False):
+        read, H = solver(_chunks(query, key, value, beta, log_decay, min(chunk, time)), H)
+        return torch.stack(read, dim=-3).flatten(-3, -2)[..., :time, :].to(dtype), H
+
+
+def _chunks(query: Tensor, key: Tensor, value: Tensor, beta: Tensor, log_decay: Tensor, size: int) -> _Chunks:
+    extra = -query.shape[-2] % size  # frames that write nothing, forget nothing and are not read
+    if extra:
+        query, key, value = (F.pad(x, (0, 0, 0, extra)) for x in (query, key, value))
+        beta, log_decay = (F.pad(x, (0, extra)) for x in (beta, log_decay))
+    query, key, value = (x.unflatten(-2, (-1, size)) for x in (query, key, value))
+    beta, total = beta.unflatten(-1, (-1, size)), log_decay.unflatten(-1, (-1, size)).cumsum(-1)
+    earlier = torch.ones(size, size, dtype=torch.bool, device=key.device).tril()
+    # Masked before the exponential, which could overflow.
+    left = (total[..., :, None] - total[..., None, :]).masked_fill(~earlier, -torch.inf).exp()
+    return _Chunks(query, key, value, beta[..., None], total.exp()[..., None], left)

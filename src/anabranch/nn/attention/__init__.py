@@ -26,6 +26,7 @@ from anabranch.nn.attention.representations import WeighedRepresentations
 from anabranch.nn.attention.retention import Retention
 from anabranch.nn.attention.sinkhorn import SinkhornAttention
 from anabranch.nn.attention.softmax import SoftmaxAttention
+from anabranch.nn.attention.window import window_attention
 
 __all__ = [
     "Aaren",
@@ -58,4 +59,5 @@ __all__ = [
     "sigmoid_attention",
     "sparsemax",
     "sparsemax_attention",
+    "window_attention",
 ]

@@ -1,17 +1,22 @@
 """Attention to a window, and a fixed-size memory of what has left it (Fang et al. 2025, arXiv 2510.07318)."""
 
-from typing import NamedTuple
+import math
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from anabranch.kernels import gated_delta_rule
+from anabranch.kernels import gated_delta_rule, gated_linear_attention
 from anabranch.nn.attention.base import MultiHead
 from anabranch.nn.attention.softmax import SoftmaxAttention
+from anabranch.nn.attention.window import window_attention, window_products
 from anabranch.nn.mixing.base import Grid
 from anabranch.nn.streaming import State
+from anabranch.spaces import Choice, Space
+
+Memory = Literal["gdn", "delta", "mamba2"]
 
 
 class Gates(NamedTuple):
@@ -29,53 +34,83 @@ class HippocampalAttention(MultiHead):
     the window, ``s = t - window``, is written into each head's matrix with its own key and value by the gated delta
     rule, ``H ← e^g H (I - β k kᵀ) + β v kᵀ`` with ``k`` of length 1, and token ``t`` reads
     ``W_o (RMSNorm(H q) ∘ swish(γ))``, which joins what attention read before the output layer. So a stream's state
-    stops growing: ``sinks + window`` keys and values and one matrix a head.
+    stops growing: ``sinks + window`` keys, values and gates, and one matrix a head.
 
-    The paper puts it around a trained attention that stays as it is, see :meth:`around`, and trains the memory's weights
-    alone. It rotates keys by their positions, which attention in this library does not do by itself. While no token has
-    left the window, it is plain attention bit for bit.
+    The paper puts it around a trained attention that stays as it is and trains the memory's weights alone: see
+    :meth:`around` and :func:`anabranch.compress.distill_memory`. It rotates keys by their positions, which attention in
+    this library does not do by itself. While no token has left the window, it is plain attention bit for bit.
+
+    ``window`` and ``sinks`` may be set to other numbers between calls, but not within a stream.
 
     Arguments:
         dim, heads, bias: as in :class:`SoftmaxAttention`.
-        window, sinks: newest and first tokens that are kept.
-        gated: let the memory forget, ``g = -exp(A) softplus(w x + b)``; otherwise ``g = 0``, the plain delta rule.
+        window: newest tokens that are kept; 64, or a quarter of the length, if not given.
+        sinks: first tokens that are kept.
+        memory: how it is written: ``"gdn"`` as above, ``g = -exp(A) softplus(w x + b)``; ``"delta"`` without forgetting,
+            ``g = 0``; ``"mamba2"`` without the delta rule's correction, ``H ← e^g H + β v kᵀ``. (For the last, the
+            paper's code has Mamba's step ``softplus(w x + b)`` in the place of ``β``.)
+        length: number of tokens, where it is known; any number may come.
 
-    Raises: ``ValueError`` if ``window`` is below 1 or ``sinks`` below 0.
+    Raises: ``ValueError`` if ``window`` is below 1 or ``sinks`` below 0, or for another memory.
     """
+
+    space: ClassVar[Space] = {"memory": Choice("gdn", "delta", "mamba2")}
 
     def __init__(
         self,
         dim: int,
         *,
         heads: int = 4,
-        window: int = 64,
+        window: int | None = None,
         sinks: int = 4,
-        gated: bool = True,
+        memory: Memory = "gdn",
+        length: int | None = None,
         bias: bool = True,
     ):
         super().__init__(dim, heads=heads, causal=True, bias=bias)
+        if window is None:
+            window = 64 if length is None else max(1, min(64, length // 4))
         if window < 1 or sinks < 0:
             raise ValueError(f"expected window >= 1 and sinks >= 0; got {window} and {sinks}")
-        self.window, self.sinks, self.gated = window, sinks, gated
+        if memory not in get_args(Memory):
+            raise ValueError(f"expected a memory of {', '.join(get_args(Memory))}; got {memory!r}")
+        self.window, self.sinks, self.memory = window, sinks, memory
         self.write = nn.Linear(dim, heads, bias=False)
         self.gate = nn.Linear(dim, heads, bias=False)
-        if gated:
+        if memory != "delta":
             self.decay = nn.Linear(dim, heads)
-            self.log_rate = nn.Parameter(torch.zeros(heads))
+            # As Mamba begins: A from 0 to 16, and softplus(b) from 0.001 to 0.1, so that heads differ in their reach.
+            self.log_rate = nn.Parameter(torch.empty(heads).uniform_(1e-3, 16).log())
+            pace = torch.empty(heads).uniform_(math.log(1e-3), math.log(0.1)).exp()
+            self.decay.bias = nn.Parameter(pace.expm1().log())
         self.norm = nn.RMSNorm(self.head_dim)
         self.from_memory = nn.Parameter(torch.randn(heads, self.head_dim, self.head_dim) * self.head_dim**-0.5)
 
     @classmethod
     def around(
-        cls, attention: SoftmaxAttention, *, window: int, sinks: int = 4, gated: bool = True
+        cls, attention: SoftmaxAttention, *, window: int, sinks: int = 4, memory: Memory = "gdn"
     ) -> "HippocampalAttention":
-        """A trained attention with a memory: its weights are shared and frozen, the memory's are to be trained."""
+        """A trained attention with a memory: its weights are shared and frozen, the memory's are to be trained.
+
+        What is read from the memory begins at zero, so that training starts from attention to window and sinks.
+        """
         bias = attention.out.bias is not None
-        made = cls(attention.dim, heads=attention.heads, window=window, sinks=sinks, gated=gated, bias=bias)
+        made = cls(attention.dim, heads=attention.heads, window=window, sinks=sinks, memory=memory, bias=bias)
+        nn.init.zeros_(made.from_memory)
         made.query, made.key_value, made.out = (
             layer.requires_grad_(False) for layer in (attention.query, attention.key_value, attention.out)
         )
-        return made.to(attention.out.weight.device, attention.out.weight.dtype)
+        return made.to(attention.out.weight.device, attention.out.weight.dtype).train(attention.training)
+
+    @property
+    def kept(self) -> int:
+        """Tokens whose keys and values are held while streaming."""
+        return self.sinks + self.window
+
+    @property
+    def max_len(self) -> int:
+        """Tokens whose keys and values would take as much as a stream's state does, gates and memory included."""
+        return self.kept + math.ceil((2 * self.kept * self.heads + self.dim * self.head_dim) / (2 * self.dim))
 
     def mix(
         self,
@@ -85,84 +120,86 @@ class HippocampalAttention(MultiHead):
         grid: Grid | None,
     ) -> Float[Tensor, "batch time dim"]:
         query, key, value = self.read(x, x)
-        kept, n = self.sinks + self.window, x.shape[1]
-        if mask is None and n <= kept:
-            return self.project(F.scaled_dot_product_attention(query, key, value, is_causal=True))
-        readable = self.kept(n, x.device)
-        if mask is not None:
-            readable = readable & mask[:, None, None, :]
-        empty = ~readable.any(-1, keepdim=True)  # nothing to read would be 0 / 0
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=readable | empty).masked_fill(empty, 0)
-        if n > kept:
+        mixed = window_attention(query, key, value, window=self.window, sinks=self.sinks, exists=mask)
+        if x.shape[1] > self.kept:
             gates = self.gates(x)
-            beta = gates.beta if mask is None else gates.beta * mask[:, None]
-            decay = gates.log_decay if mask is None else gates.log_decay * mask[:, None]
-            gone = slice(self.sinks, n - self.window)
-            late = slice(kept, None)
-            left, _ = gated_delta_rule(
-                F.normalize(query[:, :, late], dim=-1),
-                F.normalize(key[:, :, gone], dim=-1),
-                value[:, :, gone],
-                beta[:, :, gone],
-                decay[:, :, gone],
-            )
-            mixed = mixed + F.pad(self.remembered(left, gates.read[:, :, late]), (0, 0, kept, 0))
+            if mask is not None:
+                gates = gates._replace(beta=gates.beta * mask[:, None], log_decay=gates.log_decay * mask[:, None])
+            mixed = mixed + self.remember(query, key, value, gates)[0]
         return self.project(mixed)
-
-    def kept(self, n: int, device: torch.device) -> Bool[Tensor, "time time"]:
-        """True where a token (row) reads another (column) as it is: the first and the newest."""
-        causal = self.earlier(n, device)
-        readable = causal & ~causal.tril(-self.window)
-        readable[:, : self.sinks] = causal[:, : self.sinks]
-        return readable
 
     def gates(self, x: Float[Tensor, "batch time dim"]) -> Gates:
         beta = self.write(x).sigmoid().mT
-        decay = -self.log_rate.exp()[:, None] * F.softplus(self.decay(x)).mT if self.gated else torch.zeros_like(beta)
+        if self.memory == "delta":
+            decay = torch.zeros_like(beta)
+        else:
+            decay = -self.log_rate.exp()[:, None] * F.softplus(self.decay(x)).mT
         return Gates(beta, decay, self.gate(x).mT[..., None])
 
-    def remembered(
-        self, read: Float[Tensor, "batch heads time value"], gate: Float[Tensor, "batch heads time 1"]
-    ) -> Float[Tensor, "batch heads time value"]:
-        """What the memory adds to each head's result."""
-        return self.norm(read.to(self.norm.weight.dtype)) * F.silu(gate) @ self.from_memory
+    def remember(
+        self,
+        query: Float[Tensor, "batch heads time key"],
+        key: Float[Tensor, "batch heads source key"],
+        value: Float[Tensor, "batch heads source value"],
+        gates: Gates,
+        memory: Float[Tensor, "batch heads value key"] | None = None,
+    ) -> tuple[Float[Tensor, "batch heads time value"], Float[Tensor, "batch heads value key"]]:
+        """Write the tokens that leave the window, one for each of the last queries, and read after each.
+
+        Arguments:
+            query: of the last tokens; keys, values and the gates of writing may begin earlier.
+            memory: as it was before; empty if not given.
+
+        Returns: what the memory adds to each head's result, and the memory afterwards.
+        """
+        gone = slice(self.sinks, key.shape[2] - self.window)
+        late = query.shape[2] - (gone.stop - gone.start)
+        run = gated_linear_attention if self.memory == "mamba2" else gated_delta_rule
+        read, memory = run(
+            F.normalize(query[:, :, late:], dim=-1),
+            F.normalize(key[:, :, gone], dim=-1),
+            value[:, :, gone],
+            gates.beta[:, :, gone],
+            gates.log_decay[:, :, gone],
+            memory,
+        )
+        read = self.norm(read.to(self.norm.weight.dtype)) * F.silu(gates.read[:, :, late:]) @ self.from_memory
+        return F.pad(read, (0, 0, late, 0)), memory
 
     def initial_state(self, batch: int) -> State:
         none = self.zeros(batch, self.heads, 0, self.head_dim)
-        return {
-            "key": none,
-            "value": none,
-            "beta": none[..., 0],
-            "log_decay": none[..., 0],
-            "memory": self.zeros(batch, self.heads, self.head_dim, self.head_dim),
-        }
+        state = {"key": none, "value": none, "beta": none[..., 0]}
+        if self.memory != "delta":
+            state["log_decay"] = none[..., 0]
+        memory = self.zeros(batch, self.heads, self.head_dim, self.head_dim)
+        # At least in float32, as sums grow long.
+        return state | {"memory": memory.float() if memory.dtype in (torch.bfloat16, torch.float16) else memory}
 
     def step(self, x_t: Float[Tensor, "batch dim"], state: State) -> tuple[Float[Tensor, "batch dim"], State]:
-        x = x_t[:, None]
+        y, state = self.chunk(x_t[:, None], state)
+        return y[:, 0], state
+
+    def chunk(self, x: Float[Tensor, "batch time dim"], state: State) -> tuple[Float[Tensor, "batch time dim"], State]:
         query, key, value = self.read(x, x)
         gates = self.gates(x)
         new = {"key": key, "value": value, "beta": gates.beta, "log_decay": gates.log_decay}
-        cache = {name: torch.cat([state[name], part], dim=2) for name, part in new.items()}
-        memory, late = state["memory"], None
-        if cache["key"].shape[2] > self.sinks + self.window:
-            gone = {name: part[:, :, self.sinks : self.sinks + 1] for name, part in cache.items()}
+        cache = {name: torch.cat([held, new[name]], 2) for name, held in state.items() if name != "memory"}
+        key, value, memory = cache["key"], cache["value"], state["memory"]
+        mixed = window_attention(query, key, value, window=self.window, sinks=self.sinks)
+        if key.shape[2] > self.kept:
+            # What stands between the first and the newest tokens has been written already, and is no longer held.
+            written = gates._replace(beta=cache["beta"], log_decay=cache.get("log_decay", 0 * cache["beta"]))
+            remembered, memory = self.remember(query, key, value, written, memory)
+            mixed = mixed + remembered
             cache = {
-                name: torch.cat([part[:, :, : self.sinks], part[:, :, self.sinks + 1 :]], dim=2)
+                name: torch.cat([part[:, :, : self.sinks], part[:, :, -self.window :]], 2)
                 for name, part in cache.items()
             }
-            late, memory = gated_delta_rule(
-                F.normalize(query, dim=-1),
-                F.normalize(gone["key"], dim=-1),
-                gone["value"],
-                gone["beta"],
-                gone["log_decay"],
-                memory,
-            )
-        mixed = F.scaled_dot_product_attention(query, cache["key"], cache["value"])
-        if late is not None:
-            mixed = mixed + self.remembered(late, gates.read)
-        return self.project(mixed)[:, 0], {**cache, "memory": memory}
+        return self.project(mixed), {**cache, "memory": memory}
 
     def cost(self, n: int) -> int:
-        read = 2 * n * min(n, self.sinks + self.window) * self.dim
-        return 4 * n * self.dim**2 + 3 * n * self.dim * self.heads + read + 6 * n * self.dim * self.head_dim
+        gone = max(0, n - self.kept)
+        chunk = min(64, gone)  # as the kernels cut
+        written = (gone + (-gone % chunk if chunk else 0)) * (3 * chunk + 5 * self.head_dim)
+        read = 2 * window_products(n, window=self.window, sinks=self.sinks)
+        return 4 * n * self.dim**2 + 3 * n * self.dim * self.heads + (read + written) * self.dim
