@@ -40,8 +40,8 @@ def test_the_commands_of_the_readme_exist():
             assert argument in catalog.papers()
         if command == "compare" and "." not in argument:
             assert argument in data.builtin()
-    for name in re.search(r"built-in task \((.*?)\)", README, re.DOTALL)[1].split(","):
-        assert name.strip(" `\n") in data.builtin()
+    listed = re.search(r"built-in task \((.*?)\)", README, re.DOTALL)
+    assert listed is not None and set(re.findall(r"`(.*?)`", listed[1])) == set(data.builtin())
 
 
 def test_the_files_that_contributing_names_exist():
