@@ -3,8 +3,8 @@
 Forward and backward of the operators alone, 4 heads, from 2048 tokens on, against the chunked forms in plain torch of
 flash-linear-attention (``naive.py`` of ``linear_attn`` and ``simple_gla``; its fast forms need a GPU) and the C++ loop
 of pytorch-fast-transformers; those that are not installed are left out. Every way gets its inputs in its own layout.
-Then whole mixers of 256 channels that make one token after 8192, against softmax attention with a cache of keys and
-values: once appended to, once written into place.
+Then whole mixers of 256 channels that make one token after 8192, for one stream and for eight, against softmax attention
+with a cache of keys and values: once appended to, as our own streams do, once written into place.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anabranch.kernels import causal_linear_attention, retention
-from anabranch.nn.attention import Aaren, FlowAttention, LinearAttention, Retention, SoftmaxAttention
+from anabranch.nn.attention import (
+    Aaren,
+    FlowAttention,
+    HippocampalAttention,
+    LinearAttention,
+    Retention,
+    SoftmaxAttention,
+)
 from benchmarks.timing import row, seconds
 
 HEADS = 4
@@ -33,8 +40,8 @@ def run() -> list[dict[str, Any]]:
         for name, ways in (("linear attention", linear_ways()), ("retention", retention_ways(tokens))):
             timed = {way: trained(function, tokens, channels, last) for way, (function, last) in ways.items()}
             case = f"{name}, {tokens} tokens, {channels} channels a head"
-            rows.append(row(case, seconds(timed, rounds=9, limit=4), "anabranch"))
-    return rows + decoding()
+            rows.append(row(case, seconds(timed, rounds=9, limit=6, shortest=0.05), "anabranch"))
+    return rows + [each for streams in (1, 8) for each in decoding(streams)]
 
 
 def linear_ways() -> dict[str, tuple[Way, bool]]:
@@ -89,19 +96,20 @@ def trained(way: Way, tokens: int, channels: int, heads_last: bool) -> Callable[
 
 
 @torch.no_grad()
-def decoding(held: int = 8192, dim: int = 256) -> list[dict[str, Any]]:
-    """One step after ``held`` tokens, a batch of one."""
+def decoding(streams: int, held: int = 8192, dim: int = 256) -> list[dict[str, Any]]:
+    """One step after ``held`` tokens, of so many streams side by side."""
     torch.manual_seed(0)
     mixers = {
         "linear attention": LinearAttention(dim, heads=HEADS, causal=True),
         "retention": Retention(dim, heads=HEADS),
         "Aaren": Aaren(dim, heads=HEADS),
         "flow attention": FlowAttention(dim, heads=HEADS, causal=True),
+        "hippocampal attention": HippocampalAttention(dim, heads=HEADS),
     }
     softmax = SoftmaxAttention(dim, heads=HEADS, causal=True, max_len=held + 1)
-    cache = {name: torch.randn(1, HEADS, held, dim // HEADS) for name in ("key", "value")}
+    cache = {name: torch.randn(streams, HEADS, held, dim // HEADS) for name in ("key", "value")}
     key, value = (torch.cat([part, part[:, :, :1]], 2) for part in cache.values())
-    x_t = torch.randn(1, dim)
+    x_t = torch.randn(streams, dim)
 
     def in_place() -> Tensor:
         query, new_key, new_value = softmax.read(x_t[:, None], x_t[:, None])
@@ -110,13 +118,14 @@ def decoding(held: int = 8192, dim: int = 256) -> list[dict[str, Any]]:
 
     rows = []
     for name, mixer in mixers.items():
-        state = mixer.initial_state(1)
-        for piece in torch.randn(1, held, dim).split(512, dim=1):
+        state = mixer.initial_state(streams)
+        for piece in torch.randn(streams, held, dim).split(512, dim=1):
             _, state = mixer.chunk(piece, state)
         ways = {
             "anabranch": partial(mixer.step, x_t, state),
             "cache, appended to": partial(softmax.step, x_t, cache),
             "cache, in place": in_place,
         }
-        rows.append(row(f"{name}, a token after {held}", seconds(ways, rounds=9, limit=3), "anabranch"))
+        case = f"{name}, a token after {held}, {streams} at once"
+        rows.append(row(case, seconds(ways, rounds=9, limit=3, shortest=0.05), "anabranch"))
     return rows

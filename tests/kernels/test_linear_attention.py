@@ -80,11 +80,11 @@ def test_a_huge_later_token_does_not_touch_an_earlier_one():
     assert torch.equal(before[:, :130], after[:, :130])
 
 
-def test_training_keeps_the_inputs_and_one_number_a_token():
+def test_training_keeps_the_inputs_alone():
     leaves, kept = inputs(2, time=512, key=32, value=16, dtype=torch.float32), []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
         causal_linear_sums(*leaves)
-    assert sum(x.numel() for x in kept) == sum(x.numel() for x in leaves) + 2 * 512
+    assert {x.untyped_storage().data_ptr() for x in kept} == {x.untyped_storage().data_ptr() for x in leaves}
 
 
 def test_half_precision_is_summed_in_float32():

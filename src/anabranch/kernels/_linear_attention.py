@@ -9,12 +9,12 @@ import math
 from typing import no_type_check
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from anabranch.kernels import _linear_attention_torch as reference
+from anabranch.kernels._linear_scan import linear_scan
 
 _HALF = (torch.bfloat16, torch.float16)
 
@@ -46,15 +46,13 @@ def causal_linear_sums(
 ) -> tuple[Float[Tensor, "*batch time value"], Float[Tensor, "*batch time"]]:
     """Numerator ``sum_{j<=i} (q_i . k_j) v_j`` and denominator ``sum_{j<=i} q_i . k_j`` for every token ``i``.
 
-    Sums are float32 for inputs in half precision, also under autocast. Training keeps the inputs and one number a token
-    (eqs. 13 to 15 of the paper), and second derivatives work.
+    Sums are float32 for inputs in half precision, also under autocast. Training keeps the inputs alone (eqs. 13 to 15 of
+    the paper), and second derivatives work.
 
     Raises: ``ValueError`` for shapes that do not fit.
     """
     _check(q, k, v)
-    # The denominator is a numerator whose values are all 1.
-    sums = _apply(q, k, F.pad(v, (0, 1), value=1.0), None)
-    return sums[..., :-1], sums[..., -1]
+    return _apply(q, k, v, None), _weigh(q, k)
 
 
 def retention(
@@ -103,7 +101,19 @@ def _apply(q: Tensor, k: Tensor, v: Tensor, decay: Tensor | None) -> Tensor:
     rows = math.prod(batch)
     q, k, v = (x.to(work).reshape(rows, time, x.shape[-1]) for x in (q, k, v))
     decay = None if decay is None else decay.expand(batch).reshape(rows)
+    if time == 1:  # while streaming; an operator would cost more than the work
+        return ((q * k).sum(-1, keepdim=True) * v).reshape(*batch, time, -1).to(dtype)
     return _Products.apply(q, k, v, decay, False).reshape(*batch, time, -1).to(dtype)
+
+
+def _weigh(q: Tensor, k: Tensor) -> Tensor:
+    """``sum_{j<=i} q_i . k_j`` for every token ``i``: a product whose values are all 1, without these values."""
+    batch, (time, key) = q.shape[:-2], q.shape[-2:]
+    dtype = torch.promote_types(q.dtype, k.dtype)
+    work = torch.float32 if dtype in _HALF else dtype
+    q, k = (x.to(work).reshape(math.prod(batch), time, key) for x in (q, k))
+    sums = _Weights.apply(q, k) if q.numel() else q.sum(-1)
+    return sums.reshape(*batch, time).to(dtype)
 
 
 # The operator: y_i = sum over j <= i of decay^(i - j) (q_i . k_j) v_j, or over j >= i of decay^(j - i) if reverse.
@@ -154,6 +164,31 @@ class _Products(torch.autograd.Function):
         )
         rows = [None if x is None else x.flatten(0, 1) for x in (q, k, v, decay)]
         return _Products.apply(*rows, reverse).unflatten(0, (info.batch_size, -1)), 0
+
+
+@no_type_check
+class _Weights(torch.autograd.Function):
+    """Sums of the scores, of which training keeps the inputs alone."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(q, k):
+        return (q * _running(k)).sum(-1)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, G):
+        q, k = ctx.saved_tensors
+        return G[..., None] * _running(k), _running(G[..., None] * q, reverse=True)
+
+
+def _running(x: Float[Tensor, "rows time key"], reverse: bool = False) -> Float[Tensor, "rows time key"]:
+    """The sum up to each token, or from each on."""
+    return linear_scan(x.new_ones(()), x, reverse=reverse)
 
 
 _products.register_fake(lambda q, k, v, decay, reverse: torch.empty_like(v, memory_format=torch.contiguous_format))
