@@ -14,7 +14,9 @@ import anabranch
 from anabranch import catalog, data
 from anabranch.bench import pool
 from anabranch.bench.contenders import chosen_parts
+from anabranch.bench.fit import Budget
 from anabranch.bench.race import fingerprint
+from anabranch.bench.runner import validations
 from anabranch.bench.skeletons import SKELETONS, usual_batch_size
 from anabranch.errors import InputError
 from anabranch.nn.feedforward import DenseLayer, PerceptronLayer
@@ -72,7 +74,7 @@ def test_a_race_on_a_table_ends_with_a_leaderboard_and_a_file():
         assert row.latency_ms > 0
         if row.kind == "network":
             assert abs(row.parameters - results.facts["parameters"]) <= 0.05 * results.facts["parameters"]
-            assert row.flops > 0 and row.peak_mb > 0 and len(row.curves[0]) == 10
+            assert row.flops > 0 and row.peak_mb > 0 and len(row.curves[0]) == 8
             assert "optimizer.lr" in row.setting
     assert (results.table()["contender"] == [row.contender for row in results.rows]).all()
 
@@ -197,6 +199,14 @@ def test_all_parts_are_those_that_can_stand_in_the_place():
     assert found["mixer"][0] == "conv" and found["mixer"].count("conv") == 1
     assert {"attention", "linear-attention", "aaren"} < set(found["mixer"]) < set(catalog.parts("mixer"))
     assert not {"pool", "token-mlp", "linformer"} & set(found["mixer"])  # these see later bytes
+
+
+def test_validations_take_about_a_quarter_of_what_training_takes():
+    assert validations(Budget(steps=400), 16, 1000) == 5
+    assert validations(Budget(steps=400), 16, 600) == 8
+    assert validations(Budget(steps=400), 16, 30) == 10
+    assert validations(Budget(steps=20), 16, 1000) == 3
+    assert validations(Budget(seconds=1.0), 16, 1000) == 10
 
 
 @pytest.mark.parametrize(("name", "samples"), [("digits", 64), ("canvas-digits", 16), ("pydoc", 8), ("wine", 13)])

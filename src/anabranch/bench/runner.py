@@ -23,7 +23,8 @@ from anabranch.data.task import Split, Task
 from anabranch.learning import Trainer
 from anabranch.learning.meter import Flops
 
-CHECKS = 10  # validations in one run; the weights of the best one are kept
+FEWEST_CHECKS, MOST_CHECKS = 3, 10  # validations in one run; the weights of the best one are kept
+CHECK_SHARE = 1 / 4  # of the computing that training takes, what validations may take beside it
 TUNING_SEED = 1_000_000  # for initial weights and data order while tuning; no final run uses it
 LATENCY_RUNS = 20
 
@@ -122,7 +123,7 @@ class Runner:
             budget=self.budget,
             batch_size=self.batch_size,
             seed=seed,
-            checks=CHECKS,
+            checks=validations(self.budget, self.batch_size, len(task.valid)),
             check=kept.check,
             on_progress=on_progress,
         )
@@ -154,7 +155,7 @@ class Runner:
 
     def _scores(self, trainer: Trainer, split: Split) -> np.ndarray:
         found = []
-        for index in torch.arange(len(split)).split(256):
+        for index in torch.arange(len(split)).split(4 * self.batch_size):  # no gradients, so that more fit in memory
             batch = split.batch(index).to(torch.device(self.device))
             found.append(self.task.metric.scores(trainer.predict(batch.inputs, batch.lengths), batch.targets).cpu())
         scores = torch.cat(found)
@@ -192,6 +193,14 @@ class Runner:
         resident = sum(tensor.numel() * tensor.element_size() for tensor in [*weights, *state])
         with trainer.metered():
             return resident + (trainer.step(batch).live_peak or 0)
+
+
+def validations(budget: Budget, batch_size: int, samples: int) -> int:
+    """How often a run is validated on so many samples: less often the more they are and the shorter the training."""
+    if budget.steps is None:
+        return MOST_CHECKS
+    passes = 3 * budget.steps * batch_size  # a step goes forwards once and backwards, for twice as much
+    return min(max(round(CHECK_SHARE * passes / samples), FEWEST_CHECKS), MOST_CHECKS)
 
 
 class Best:
