@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from anabranch.nn.mixing import HyperMixing, TokenMLP
+from anabranch.nn.sinusoids import sinusoids
 
 TOKENS, DIM, HIDDEN = 6, 8, 12
 
@@ -46,13 +47,14 @@ def test_it_is_the_papers_formula_with_weights_made_by_two_networks():
 def released(x, context, mask, first, second, norm):
     """The authors' layer on weights in their layout: heads, then outputs, then inputs, for reading and for writing.
 
-    Values stand channels first there, and both products are taken from the right. What it adds for positions is left
-    out.
+    Values stand channels first there, and both products are taken from the right. It can be given any positions; here
+    it is given ours.
     """
     heads, width = len(first[0]), x.shape[2] // len(first[0])
 
     def rows(tokens, a, b):
-        split = (tokens * tokens.shape[2] ** 0.5).reshape(*tokens.shape[:2], heads, width)
+        placed = tokens * tokens.shape[2] ** 0.5 + sinusoids(torch.arange(tokens.shape[1]), DIM, tokens.dtype)
+        split = placed.reshape(*tokens.shape[:2], heads, width)
         hidden = F.gelu(torch.einsum("bthi, hoi -> bhto", split, a))
         return torch.einsum("bhti, hoi -> bhto", hidden, b)
 
@@ -67,7 +69,7 @@ def released(x, context, mask, first, second, norm):
 @pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize("cross", [False, True])
 def test_copied_weights_give_what_the_released_layer_gives(heads, cross):
-    part = HyperMixing(DIM, hidden=HIDDEN, heads=heads, positions=False).double()
+    part = HyperMixing(DIM, hidden=HIDDEN, heads=heads).double()
     inside = DIM // heads
     first = torch.randn(2, heads, inside, inside, dtype=torch.float64)
     second = torch.randn(2, heads, HIDDEN // heads, inside, dtype=torch.float64)

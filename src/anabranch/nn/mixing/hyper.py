@@ -23,7 +23,7 @@ class HyperMixing(TokenMixer):
     the two are tied; where nothing is left to read, the output is the norm's bias.
 
     The networks that make the weights have GELU and no biases, as in the authors' layer. There, positions count from 1
-    and have other frequencies than the usual ones used here; and the networks start with far smaller weights, since the
+    and have other frequencies than the usual ones used here; and the networks start with smaller weights, since the
     matrices of all heads are drawn as one array of three axes, here each by itself.
 
     Arguments:
