@@ -53,6 +53,18 @@ def test_tokens_that_do_not_exist_change_nothing(name, seed, time):
     torch.testing.assert_close(part(x, mask=torch.ones_like(mask)), part(x))
 
 
+@each
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_it_works_on_many_tokens_in_half_precision(name, dtype):
+    part, x = build(name), tokens(time=10_000)
+    mask = torch.arange(10_000) < torch.tensor([[10_000], [7001], [1]])
+    half = build(name).to(dtype)
+    for exists in (None, mask):
+        y = half(x.to(dtype), mask=exists)
+        assert y.dtype == dtype
+        torch.testing.assert_close(y.float()[mask], part(x, mask=exists)[mask], rtol=0.02, atol=0.02)
+
+
 @pytest.mark.usefixtures("unchecked")
 @each
 def test_wrong_widths_are_refused_with_what_was_expected(name):

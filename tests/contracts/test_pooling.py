@@ -61,13 +61,47 @@ def test_it_takes_one_token_and_tokens_that_are_not_contiguous(name):
 @few
 @given(seed=st.integers(0, 1000), time=st.integers(1, 7))
 def test_tokens_that_do_not_exist_change_nothing(name, seed, time):
-    part, x = build(name, time), tokens(seed, time)
+    part, x = build(name, time).eval(), tokens(seed, time)
     mask = torch.rand(x.shape[:2], generator=torch.Generator().manual_seed(seed)) < 0.6
     mask[0] = False
     other = torch.where(mask[..., None], x, 100 * tokens(seed + 1, time))
     torch.testing.assert_close(part(x, mask), part(other, mask))
     assert not part(x, mask)[0].any(), "a sample without tokens gives zeros"
     torch.testing.assert_close(part(x, torch.ones_like(mask)), part(x))
+
+
+@each
+@pytest.mark.parametrize("padding", [1, 20])
+def test_the_amount_of_padding_does_not_matter_in_training_either(name, padding):
+    short, long = (build(name, time).double() for time in (TIME, TIME + padding))
+    long.load_state_dict(short.state_dict())
+    x, lengths = tokens().double(), torch.tensor([[TIME], [2], [1]])
+    padded = torch.cat([x, 100 * tokens(1, padding).double()], 1)
+    y, z = short(x, torch.arange(TIME) < lengths), long(padded, torch.arange(TIME + padding) < lengths)
+    torch.testing.assert_close(z[:, : y.shape[1]], y)
+    assert not z[:, y.shape[1] :].any(), "tokens side by side end in zeros"
+    for left, right in zip(short.buffers(), long.buffers(), strict=True):
+        torch.testing.assert_close(left, right)
+
+
+@each
+def test_a_sample_without_tokens_is_as_if_it_were_left_out_of_a_training_batch(name):
+    full, fewer = build(name).double(), build(name).double()
+    x, mask = tokens().double(), torch.arange(TIME) < torch.tensor([[TIME], [0], [3]])
+    torch.testing.assert_close(full(x, mask)[::2], fewer(x[::2], mask[::2]))
+    for left, right in zip(full.buffers(), fewer.buffers(), strict=True):
+        torch.testing.assert_close(left, right)
+
+
+@each
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_it_works_in_half_precision(name, dtype):
+    part, half, x = build(name).eval(), build(name).eval().to(dtype), tokens()
+    mask = torch.arange(TIME) < torch.tensor([[TIME], [0], [3]])
+    for exists in (None, mask):
+        y = half(x.to(dtype), exists)
+        assert y.dtype == dtype
+        torch.testing.assert_close(y.float(), part(x, exists), rtol=0.05, atol=0.05)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from anabranch.models import LanguageHead, MetaFormer, Network
+from anabranch.models import LanguageHead, MetaFormer, Network, recompute
 from anabranch.models.stems import ByteEmbed
 from anabranch.nn.block import DepthAverage, DepthWeightedAverage, PreNorm
 from anabranch.testing import check_streaming
@@ -109,6 +109,16 @@ def test_with_a_period_of_the_whole_depth_only_the_last_block_averages():
 
 def test_a_stream_averages_over_depth_and_not_over_time():
     check_streaming(shake(trunk()), tokens(), bound=10**6)
+
+
+@pytest.mark.parametrize("options", [{}, {"dilation": 2, "period": 2}])
+def test_blocks_can_be_computed_anew_for_the_gradient(options):
+    model, x = shake(trunk(**options)), tokens()
+    expected = torch.autograd.grad(model(x).square().sum(), model.parameters())
+    loss = recompute(model, kinds=(DepthAverage,))(x).square().sum()
+    for _ in range(2):
+        found = torch.autograd.grad(loss, model.parameters(), retain_graph=True)
+        torch.testing.assert_close(found, expected)
 
 
 def test_a_later_stage_of_a_pyramid_averages_over_its_own_blocks():

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from anabranch.models import FrameEmbed, PatchEmbed
+from anabranch.models import FrameEmbed, LearnedPositions, PatchEmbed, SinusoidalPositions
 
 
 @pytest.fixture(autouse=True)
@@ -130,6 +130,32 @@ def test_a_normed_stem_streams_what_it_computes_for_whole_sequences():
         y_t, state = frames.step(x_t, state)
         outputs.append(y_t)
     torch.testing.assert_close(torch.stack(outputs, 1), frames(x).x)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("positions", [LearnedPositions, SinusoidalPositions])
+@pytest.mark.parametrize("size", [(4, 8), (16, 8), (16, 16), (8, 4)])
+def test_images_on_another_grid_are_refused_where_places_are_told_apart(positions, size):
+    image = torch.randn(1, 3, *size)
+    stem = PatchEmbed(3, 10, size=(8, 16), patch=4, positions=positions)
+    assert stem(torch.randn(1, 3, 8, 16)).grid == (2, 4)
+    with pytest.raises(ValueError, match=r"expected images of \(2, 4\) patches; got"):
+        stem(image)
+    free = PatchEmbed(3, 10, size=(8, 16), patch=4, positions=None)
+    assert free(image).grid == (size[0] // 4, size[1] // 4)
+
+
+def test_pixels_that_fill_no_patch_are_left_out():
+    ours, x = stem("dual"), torch.randn(2, 3, 14, 15).double()
+    torch.testing.assert_close(ours(x).x, ours(x[..., :12, :12]).x)
+    assert ours(x).grid == (3, 3)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("options", [{}, {"norm": "pre"}, {"kernel": 6}, {"scales": (4, 8)}])
+def test_images_smaller_than_a_patch_are_refused(options):
+    with pytest.raises(ValueError, match=r"pixels\) is larger than the image \(12, 3\)"):
+        PatchEmbed(3, 10, size=12, patch=4, positions=None, **options)(torch.randn(1, 3, 12, 3))
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -100,6 +100,21 @@ def test_padding_behind_the_tokens_is_as_if_it_were_cut_off():
     torch.testing.assert_close(pool(x, mask.expand(3, TIME)), pool(x[:, :7]))
 
 
+def test_batch_statistics_are_those_of_the_tokens_that_exist():
+    pool, x = GramianPool(DIM, gram_dim=GRAM).double(), image() + 1
+    mask = torch.arange(TIME) < torch.tensor([[7], [2], [0]])
+    narrow = pool.narrow(x)[mask]
+    pool(x, mask)
+    torch.testing.assert_close(pool.narrow_norm.running_mean, 0.1 * narrow.mean(0))
+    torch.testing.assert_close(pool.narrow_norm.running_var, 0.9 + 0.1 * narrow.var(0))
+
+
+def test_heads_answer_in_bfloat16():
+    heads, x = GramianHeads(DIM, 5, heads=2, gram_dim=GRAM).eval(), torch.randn(2, TIME, DIM)
+    expected = heads(x)
+    torch.testing.assert_close(heads.bfloat16()(x.bfloat16()).float(), expected, rtol=0.05, atol=0.05)
+
+
 def test_the_answer_is_the_mean_logit():
     heads, x = GramianHeads(DIM, 5, heads=3, gram_dim=GRAM, grid=(3, 4)).eval(), torch.randn(2, TIME, DIM)
     each = heads.each(x)
@@ -151,5 +166,9 @@ def test_wrong_options_are_refused():
         GramianPool(DIM, heads=3)
     with pytest.raises(ValueError, match="at least one head"):
         GramianHeads(DIM, 5, heads=0)
+    with pytest.raises(ValueError, match="two samples with tokens or more in training; got 1"):
+        GramianPool(DIM)(torch.randn(1, TIME, DIM))
+    with pytest.raises(ValueError, match="two samples with tokens or more in training; got 1"):
+        GramianPool(DIM)(torch.randn(2, TIME, DIM), torch.tensor([[True], [False]]).expand(2, TIME))
     with pytest.raises(ValueError, match="holds 12 tokens"):
         gramian_pool()(torch.randn(1, 10, DIM).double())

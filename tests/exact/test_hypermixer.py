@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from anabranch.nn.mixing import HyperMixing, TokenMLP
+from anabranch.nn.sinusoids import sinusoids
 
 TOKENS, DIM, HIDDEN = 6, 8, 12
 
@@ -40,7 +41,58 @@ def test_it_is_the_papers_formula_with_weights_made_by_two_networks():
 
     w1, w2 = weights(part.reader, context), weights(part.writer, x)
     expected = part.norm(w2 @ F.gelu(w1.mT @ context))
-    torch.testing.assert_close(part(x, context=context), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(part(x, context=context), expected)
+
+
+def released(x, context, mask, first, second, norm):
+    """The authors' layer on weights in their layout: heads, then outputs, then inputs, for reading and for writing.
+
+    Values stand channels first there, and both products are taken from the right. It can be given any positions; here
+    it is given ours.
+    """
+    heads, width = len(first[0]), x.shape[2] // len(first[0])
+
+    def rows(tokens, a, b):
+        placed = tokens * tokens.shape[2] ** 0.5 + sinusoids(torch.arange(tokens.shape[1]), DIM, tokens.dtype)
+        split = placed.reshape(*tokens.shape[:2], heads, width)
+        hidden = F.gelu(torch.einsum("bthi, hoi -> bhto", split, a))
+        return torch.einsum("bhti, hoi -> bhto", hidden, b)
+
+    exists = mask[:, :, None].to(x.dtype)
+    context = context * exists
+    read, write = rows(context, first[0], second[0]) * exists[:, None], rows(x, first[1], second[1])
+    value = context.transpose(1, 2).reshape(len(x), heads, width, -1)
+    mixed = F.gelu(value @ read) @ write.transpose(2, 3)
+    return norm(mixed.reshape(len(x), x.shape[2], -1).transpose(1, 2))
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("cross", [False, True])
+def test_copied_weights_give_what_the_released_layer_gives(heads, cross):
+    part = HyperMixing(DIM, hidden=HIDDEN, heads=heads).double()
+    inside = DIM // heads
+    first = torch.randn(2, heads, inside, inside, dtype=torch.float64)
+    second = torch.randn(2, heads, HIDDEN // heads, inside, dtype=torch.float64)
+    with torch.no_grad():
+        for network, a, b in zip((part.reader, part.writer), first, second, strict=True):
+            network.first.copy_(a.mT)
+            network.second.copy_(b.mT)
+        part.norm.weight.normal_()
+        part.norm.bias.normal_()
+    x = tokens()
+    context = tokens(4) if cross else x
+    mask = torch.arange(context.shape[1]) < torch.tensor([[context.shape[1]], [3]])
+    for exists in (torch.ones_like(mask), mask):
+        expected = released(x, context, exists, first, second, part.norm)
+        torch.testing.assert_close(part(x, context=context, mask=exists), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_positions_are_exact_up_to_the_last_rounding_in_half_precision(dtype):
+    part, x = HyperMixing(DIM), torch.zeros(1, 3000, DIM)
+    expected = part.placed(x)
+    torch.testing.assert_close(part.to(dtype).placed(x.to(dtype)), expected.to(dtype), rtol=0, atol=0)
+    torch.testing.assert_close(part.float().placed(x), expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("tied", [False, True])

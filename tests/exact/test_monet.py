@@ -200,6 +200,20 @@ def test_a_field_with_the_weights_of_lotka_and_volterra_has_their_coefficients_a
 
 
 @pytest.mark.usefixtures("unchecked")
+def test_options_that_cannot_be_are_refused():
+    for options, message in (
+        ({"rank": 0}, "dim, hidden and rank must be at least 1; got 2, 16 and 0"),
+        ({"steps": 0}, "expected at least 1 step; got 0"),
+        ({"method": "foo"}, "method is one of .*; got 'foo'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            PolyODE(2, **options)
+    for part in (MuLayer, MuMixing):
+        with pytest.raises(ValueError, match="each token by itself; got GroupNorm"):
+            part(DIM, norm="groupnorm")
+
+
+@pytest.mark.usefixtures("unchecked")
 def test_wrong_images_are_refused():
     with pytest.raises(ValueError, match="leave nothing of an image of 3"):
         MONet(1, 3, size=3)

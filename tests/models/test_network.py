@@ -205,6 +205,19 @@ def test_learned_positions_end_where_they_end():
         FrameEmbed(1, 8, length=4)(torch.zeros(1, 5, 1))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_sinusoidal_positions_are_rounded_once(dtype):
+    positions = SinusoidalPositions(9)
+    assert not positions.state_dict()
+    expected, start = positions(3000), torch.tensor([0, 70_000])
+    later = positions(2, start)
+    positions.to(dtype)
+    for found, wanted in ((positions(3000), expected), (positions(2, start), later)):
+        # In float64 the angles themselves are finer.
+        torch.testing.assert_close(found, wanted.to(dtype), rtol=0, atol=0.01 if dtype == torch.float64 else 0)
+    torch.testing.assert_close(positions.float()(3000), expected, rtol=0, atol=0)
+
+
 def test_more_tokens_than_the_cache_holds_are_refused():
     from functools import partial
 

@@ -10,6 +10,12 @@ a few hundred steps instead of 300 epochs, a canvas without clutter. Layer scale
 networks and long training, are left out of all arms. In so shallow a network a missing residual connection may be
 survived; the convolution between the stages mixes tokens too, which helps the arm without a mixer; and a few steps
 favour mixers that need not learn to mix.
+
+In the recorded evidence only the residual connection earns the second half of the claim, and only on the canvas:
+without it 0.10 to 0.11 of the images are right, a loss larger than that between any two mixers. On the sequences its
+loss is 0.13 to 0.26, in one of three seeds less than that between two mixers. The perceptron earns nothing: the
+attention arm without it is the better one on the canvas (0.795, 0.800 and 0.749 against 0.680, 0.591 and 0.633), and on
+the sequences in two seeds of three. The rules look at the worse of the two arms and do not show this.
 """
 
 from collections.abc import Callable, Sequence

@@ -13,9 +13,12 @@ shift by one token per block reaches nearly the whole canvas. The earlier networ
 model, not the convolutional one that later papers built around it; on a canvas of 144 pixels with one digit, to look at
 all pixels in every layer is no handicap, as it is on photographs. The orbits are exact, without noise.
 
-The product field predicts held-out windows better than the perceptron, yet its coefficients are up to a half off, and
-some that should be 0 are not: windows of half a time unit near the equilibrium, and 1000 steps, leave several
-polynomials that fit nearly alike. Where they differ, on larger orbits, a wrong second degree runs away.
+Recorded over three seeds, the product field predicts held-out windows better than the perceptron in two and worse in
+one (root mean squared errors of 0.029, 0.005 and 0.016 against 0.024, 0.021 and 0.042). Yet its worst coefficient is off
+by 50, 20 and 34 %, and some that should be 0 are up to 0.6: windows of half a time unit near the equilibrium, and 1000
+steps, leave several polynomials that fit nearly alike. On larger orbits, where these differ, the field of the first seed
+runs away (26 against the perceptron's 1.4), while the other two stay well ahead of the perceptron (0.28 and 0.77 against
+1.5 and 1.9).
 """
 
 from collections.abc import Callable

@@ -54,8 +54,10 @@ class PatchEmbed(PatchStem):
             beside the others, which small patches cannot afford.
         positions: what is added to tell places apart, for example ``LearnedPositions``; None for nothing.
 
-    Shapes: ``(batch, channels, height, width)``. Without learned positions, images of any size may come.
-    Raises: ``ValueError`` if an image is smaller than a patch.
+    Shapes: ``(batch, channels, height, width)``. Without positions, images of any size may come. Rows and columns of
+        pixels at the end that do not fill a patch are left out.
+    Raises: ``ValueError`` if an image is smaller than a patch, or, with positions, its grid of patches is not the one
+        that the stem was built for.
     """
 
     def __init__(
@@ -85,8 +87,6 @@ class PatchEmbed(PatchStem):
         else:
             self.project = nn.Linear(channels * sum(side**2 for side in sides), dim)
         self.grid = self.grid_of(size)
-        if min(self.grid) < 1:
-            raise ValueError(f"the patch ({sides[0]} pixels) is larger than the image {size}")
         self.length = prod(self.grid)
         self.place_norms(norm, channels * sum(side**2 for side in sides), dim)
         self.positions = positions and fill("positions", positions, dim=dim, length=self.length)
@@ -97,7 +97,10 @@ class PatchEmbed(PatchStem):
 
     def grid_of(self, size: tuple[int, ...]) -> tuple[int, ...]:
         side = self.sides[0]
-        return tuple((s + 2 * self.padding(side) - side) // self.patch + 1 for s in size)
+        grid = tuple((s + 2 * self.padding(side) - side) // self.patch + 1 for s in size)
+        if min(grid) < 1:
+            raise ValueError(f"the patch ({side} pixels) is larger than the image {size}")
+        return grid
 
     def forward(
         self, x: Float[Tensor, "batch channels height width"], lengths: Int[Tensor, "batch"] | None = None
@@ -107,6 +110,8 @@ class PatchEmbed(PatchStem):
         if x.ndim != 4 or x.shape[1] != self.channels:
             raise ValueError(f"PatchEmbed expected (batch, {self.channels}, height, width); got {tuple(x.shape)}")
         grid = self.grid_of(tuple(x.shape[2:]))
+        if self.positions and grid != self.grid:
+            raise ValueError(f"PatchEmbed with positions expected images of {self.grid} patches; got {grid}")
         if self.before is None and isinstance(self.project, nn.Conv2d):
             tokens = to_tokens(self.project(x))
         else:

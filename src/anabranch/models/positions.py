@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from anabranch.nn.sinusoids import sinusoids
+
 
 class LearnedPositions(nn.Module):
     """A learned vector for every place, drawn from a normal of deviation 0.02.
@@ -41,22 +43,21 @@ class SinusoidalPositions(nn.Module):
         dim: channels of a token.
     """
 
-    frequencies: Float[Tensor, "half"]
+    like: Float[Tensor, "0"]
 
     def __init__(self, dim: int):
         super().__init__()
         self.dim = dim
-        half = torch.arange((dim + 1) // 2)
-        self.register_buffer("frequencies", torch.exp(half * (-2 * math.log(10_000.0) / dim)), persistent=False)
+        # Holds nothing but the type and the device of what is given.
+        self.register_buffer("like", torch.empty(0), persistent=False)
 
     def forward(
         self, time: int, start: Int[Tensor, "batch"] | None = None
     ) -> Float[Tensor, "time dim"] | Float[Tensor, "batch time dim"]:
-        places = torch.arange(time, device=self.frequencies.device)
+        places = torch.arange(time, device=self.like.device)
         if start is not None:
             places = start[:, None] + places
-        angles = places[..., None] * self.frequencies
-        return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)[..., : self.dim]
+        return sinusoids(places, self.dim, self.like.dtype)
 
 
 class GridPositions(nn.Module):

@@ -17,7 +17,8 @@ Model = TypeVar("Model", bound=nn.Module)
 def recompute(model: Model, kinds: tuple[type[nn.Module], ...] = (TokenMixer, ChannelMixer)) -> Model:
     """Keep only the inputs of some modules while training; what is inside is computed again for the gradient.
 
-    Outputs, gradients and the saved state stay as they were. Random draws are repeated.
+    Outputs, gradients and the saved state stay as they were. Random draws are repeated, and so is what a module adds to
+    a list that it was given, as blocks do that later ones look back at: each time to the list as it first found it.
 
     Arguments:
         model: changed in place.
@@ -33,6 +34,15 @@ def recompute(model: Model, kinds: tuple[type[nn.Module], ...] = (TokenMixer, Ch
 
 
 def _anew(forward: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
-    if torch.is_grad_enabled():
-        return checkpoint(forward, *inputs, use_reentrant=False, **options)
-    return forward(*inputs, **options)
+    if not torch.is_grad_enabled():
+        return forward(*inputs, **options)
+    found = {name: [*value] for name, value in options.items() if isinstance(value, list)}
+    first = True
+
+    def run(*inputs: Any) -> Any:
+        nonlocal first
+        given = options if first else options | {name: [*value] for name, value in found.items()}
+        first = False
+        return forward(*inputs, **given)
+
+    return checkpoint(run, *inputs, use_reentrant=False)

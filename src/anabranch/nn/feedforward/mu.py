@@ -22,6 +22,8 @@ class MuLayer(ChannelMixer):
         dim: channels of a token.
         ratio: hidden width in multiples of ``dim``; 3 in the paper's channel mixers.
         norm: what fills the slot ``norm`` on both factors; it must treat each token by itself.
+
+    Raises: ``ValueError`` if the norm looks at several tokens.
     """
 
     space: ClassVar[Space] = {"ratio": Choice(3, 1)}
@@ -34,6 +36,8 @@ class MuLayer(ChannelMixer):
         self.narrow = nn.Linear(dim, self.rank)  # D
         self.widen = nn.Linear(self.rank, self.hidden)  # B
         self.norm1, self.norm2 = (fill("norm", norm, dim=self.hidden) for _ in range(2))
+        if not getattr(self.norm1, "tokenwise", True):
+            raise ValueError(f"expected a norm that treats each token by itself; got {type(self.norm1).__name__}")
         self.alpha = nn.Parameter(torch.ones(1))
         self.last = nn.Linear(self.hidden, dim)  # C
         for linear in (self.first, self.narrow, self.widen):

@@ -7,7 +7,7 @@ from einops import einsum
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from anabranch.nn.implicit.solvers import Method, trajectory
+from anabranch.nn.implicit.solvers import Method, evaluations, trajectory
 
 
 class PolyODE(nn.Module):
@@ -22,17 +22,20 @@ class PolyODE(nn.Module):
         steps, method: of the solver, from each time to the next, as in :func:`trajectory`.
 
     Shapes: a state ``(..., dim)`` to its derivative.
+    Raises: ``ValueError`` if a width is less than 1, the method is unknown or there is no step.
     """
 
     def __init__(self, dim: int, *, hidden: int = 16, rank: int | None = None, steps: int = 1, method: Method = "rk4"):
         super().__init__()
-        if dim < 1 or hidden < 1:
-            raise ValueError(f"dim and hidden must be at least 1; got {dim} and {hidden}")
+        rank = dim if rank is None else rank
+        if min(dim, hidden, rank) < 1:
+            raise ValueError(f"dim, hidden and rank must be at least 1; got {dim}, {hidden} and {rank}")
+        evaluations(steps, method)  # refuses what cannot be done
         self.dim, self.steps = dim, steps
         self.method: Method = method
         self.first = nn.Linear(dim, hidden, bias=False)  # A in the paper
-        self.narrow = nn.Linear(dim, rank or dim, bias=False)  # D
-        self.widen = nn.Linear(rank or dim, hidden, bias=False)  # B
+        self.narrow = nn.Linear(dim, rank, bias=False)  # D
+        self.widen = nn.Linear(rank, hidden, bias=False)  # B
         self.last = nn.Linear(hidden, dim, bias=False)  # C
 
     def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:

@@ -22,7 +22,7 @@ class TokenMixer(Streaming):
     Declared facts, each proved by the contract tests:
 
     * ``equivariant``: permuting the tokens permutes the output;
-    * ``fixed_length``: works for one number of tokens only;
+    * ``fixed_length``: works for one number of tokens only, unless it can bring the ``grid`` of others to its own;
     * ``cross``: can read another sequence, given as ``context``;
     * ``causal``: no output depends on a later token (set on the object where it is an option);
     * ``cost(n)``: multiply-adds of a forward pass over ``n`` tokens, one sample.

@@ -1,6 +1,5 @@
 """A perceptron over the tokens whose weights the tokens make: HyperMixer (Mai et al. 2022, arXiv 2203.03691)."""
 
-import math
 from typing import ClassVar
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from anabranch.nn.mixing.base import Grid, TokenMixer
 from anabranch.nn.mixing.grid import hide
+from anabranch.nn.sinusoids import sinusoids
 from anabranch.spaces import Choice, Space
 
 
@@ -19,11 +19,12 @@ class HyperMixing(TokenMixer):
     Each token makes its row of ``W1`` where it is read and of ``W2`` where it is written (section 3 of the paper). So,
     unlike in MLP-Mixer, any number of tokens may come and the weights depend on what they say, at a cost that grows
     with their number. Positions, and the tokens scaled by the root of ``dim``, enter only where the weights are made.
-    The norm of the output is essential for training. Masked tokens have rows of zeros; where nothing is left to read,
-    the output is the norm's bias.
+    The norm of the output is essential for training. Masked tokens have rows of zeros in ``W1``, and so in ``W2`` where
+    the two are tied; where nothing is left to read, the output is the norm's bias.
 
-    The networks that make the weights have GELU and no biases, as in the authors' layer, whose positions count from 1
-    and have other frequencies than the usual ones used here.
+    The networks that make the weights have GELU and no biases, as in the authors' layer. There, positions count from 1
+    and have other frequencies than the usual ones used here; and the networks start with smaller weights, since the
+    matrices of all heads are drawn as one array of three axes, here each by itself.
 
     Arguments:
         dim: channels of a token.
@@ -37,8 +38,6 @@ class HyperMixing(TokenMixer):
     """
 
     space: ClassVar[Space] = {"hidden": Choice(None, 32, 128), "tied": Choice(False, True)}
-
-    frequencies: Float[Tensor, "half"]
 
     def __init__(
         self, dim: int, *, hidden: int | None = None, heads: int = 1, tied: bool = False, positions: bool = True
@@ -54,8 +53,6 @@ class HyperMixing(TokenMixer):
         self.reader = HyperNetwork(dim, hidden, heads=heads)
         self.writer = self.reader if tied else HyperNetwork(dim, hidden, heads=heads)
         self.norm = nn.LayerNorm(dim)
-        half = torch.arange((dim + 1) // 2)
-        self.register_buffer("frequencies", torch.exp(half * (-2 * math.log(10_000.0) / dim)), persistent=False)
 
     def mix(
         self,
@@ -79,9 +76,7 @@ class HyperMixing(TokenMixer):
         scaled = x * self.dim**0.5
         if not self.positions:
             return scaled
-        angles = torch.arange(x.shape[1], device=x.device)[:, None] * self.frequencies
-        places = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)[:, : self.dim]
-        return scaled + places.to(x.dtype)
+        return scaled + sinusoids(torch.arange(x.shape[1], device=x.device), self.dim, x.dtype)
 
     def cost(self, n: int) -> int:
         made = (self.dim**2 + self.dim * self.hidden) // self.heads

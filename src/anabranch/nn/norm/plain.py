@@ -69,15 +69,17 @@ class GroupNorm(Norm):
     def normalise(
         self, x: Float[Tensor, "*batch dim"], mask: Bool[Tensor, "*batch"] | None
     ) -> Float[Tensor, "*batch dim"]:
+        # Half precision can hold neither a sum over many tokens nor their number.
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
         if mask is None:
-            variance, mean = torch.var_mean(x, dim=(-2, -1), correction=0, keepdim=True)
+            variance, mean = torch.var_mean(wide, dim=(-2, -1), correction=0, keepdim=True)
         else:
-            exists = mask[..., None].to(x.dtype)
-            count = (exists.sum((-2, -1), keepdim=True) * self.dim).clamp(min=1)
-            mean = (x.masked_fill(~mask[..., None], 0)).sum((-2, -1), keepdim=True) / count
-            deviation = (x - mean).masked_fill(~mask[..., None], 0)
+            absent = ~mask[..., None]
+            count = (mask.sum(-1)[..., None, None] * self.dim).clamp(min=1)
+            mean = wide.masked_fill(absent, 0).sum((-2, -1), keepdim=True) / count
+            deviation = (wide - mean).masked_fill(absent, 0)
             variance = deviation.square().sum((-2, -1), keepdim=True) / count
-        return (x - mean) * (variance + self.epsilon).rsqrt() * self.weight + self.bias
+        return ((wide - mean) * (variance + self.epsilon).rsqrt()).to(x.dtype) * self.weight + self.bias
 
 
 class IdentityNorm(Norm):

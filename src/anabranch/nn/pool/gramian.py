@@ -32,6 +32,9 @@ class GramianPool(Pool):
         grid: how the tokens lie, for the ConvNeXt block; in one line if not given.
         heads, attention_dim: of the class token's attention.
         groups: of the linear maps on the class token; the largest common divisor with ``dim`` is taken.
+
+    Raises: ``ValueError`` in training on a batch with less than two samples that have tokens: a batch norm needs more
+        than one value per channel.
     """
 
     space: ClassVar[Space] = {"gram_dim": Choice(192, 48)}
@@ -73,6 +76,8 @@ class GramianPool(Pool):
     def pool(
         self, x: Float[Tensor, "batch time dim"], mask: Bool[Tensor, "batch time"] | None
     ) -> Float[Tensor, "batch out"]:
+        if self.training and (samples := len(x) if mask is None else int(mask.any(1).sum())) < 2:
+            raise ValueError(f"GramianPool expected two samples with tokens or more in training; got {samples}")
         x = hide(x, mask)
         token = self.class_token(self.features(x, mask), mask)
         token = token + self.scale1 * self.read(token, x, mask)
@@ -84,7 +89,7 @@ class GramianPool(Pool):
         self, x: Float[Tensor, "batch time dim"], mask: Bool[Tensor, "batch time"] | None
     ) -> Float[Tensor, "batch time gram_dim"]:
         """What the products are taken of."""
-        f = hide(self.narrow_norm(self.narrow(x).mT).mT, mask)
+        f = normalise_existing(self.narrow_norm, self.narrow(x), mask)
         update = self.channel(self.convolve_norm(self.convolve(f, mask=mask, grid=self.grid)))
         return hide(f + self.convolve_scale * update, mask)
 
@@ -92,8 +97,9 @@ class GramianPool(Pool):
         self, features: Float[Tensor, "batch time gram_dim"], mask: Bool[Tensor, "batch time"] | None
     ) -> Float[Tensor, "batch dim"]:
         count = features.shape[1] if mask is None else mask.sum(1, keepdim=True).clamp(min=1)
-        pairs = F.pad(F.normalize(gram_triangle(features) / count, dim=1), (0, self.padding))
-        return self.embed_norm(self.embed(pairs[:, :, None])[:, :, 0])
+        pairs = F.normalize(gram_triangle(features) / count, dim=1).to(self.embed.weight.dtype)
+        token = self.embed(F.pad(pairs, (0, self.padding))[:, :, None])
+        return normalise_existing(self.embed_norm, token.mT, None if mask is None else mask.any(1, keepdim=True))[:, 0]
 
     def read(
         self,
@@ -107,6 +113,16 @@ class GramianPool(Pool):
         query, key, value = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (query, key, value))
         readable = None if mask is None else F.pad(mask, (1, 0), value=True)[:, None, None]
         return self.project(F.scaled_dot_product_attention(query, key, value, attn_mask=readable).flatten(1))
+
+
+def normalise_existing(
+    norm: nn.BatchNorm1d, x: Float[Tensor, "batch time channels"], mask: Bool[Tensor, "batch time"] | None
+) -> Float[Tensor, "batch time channels"]:
+    """Batch norm whose statistics are those of the tokens that exist; zeros in the place of the others."""
+    if mask is None or not norm.training:
+        return hide(norm(x.mT).mT, mask)
+    existing = norm(x[mask])
+    return existing.new_zeros(x.shape).index_put((mask,), existing)
 
 
 def gram_triangle(features: Float[Tensor, "batch time channels"]) -> Float[Tensor, "batch pairs"]:
