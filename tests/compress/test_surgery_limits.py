@@ -20,6 +20,7 @@ from anabranch.compress import (
     replaced,
     share_layers,
 )
+from anabranch.compress.recording import recorded
 from anabranch.data import Samples
 from anabranch.data.task import Batch
 from anabranch.models import ByteEmbed, FrameEmbed, LanguageHead, MetaFormer, Network
@@ -292,11 +293,12 @@ def test_a_student_of_a_shared_part_learns_from_all_of_its_calls():
 def test_a_bundle_of_a_shared_channel_mixer_learns_from_the_tokens_of_every_call():
     model = network(2)
     model.trunk.blocks[1].channel = model.trunk.blocks[0].channel
-    read, given = [], []
-    model.trunk.blocks[0].channel.register_forward_hook(lambda _, args, y: (read.append(args[0]), given.append(y)))
     module = BundleChannels(text(40), features=4).convert(model, text(), repeats=1).module
     bundled = module.trunk.blocks[0].channel.bundled
-    read, given = (torch.cat(each).flatten(0, 1).detach() for each in (read[2:4], given[2:4]))
+    with recorded(model, ["trunk.stages.0.0.channel"]) as calls, torch.no_grad():
+        model(text(40))
+    heard = calls["trunk.stages.0.0.channel"]
+    read, given = (torch.cat(each).flatten(0, 1) for each in ([c.args[0] for c in heard], [c.output for c in heard]))
     assert len(read) == 2 * 40 * TIME
     solved = copy.deepcopy(bundled).solve(read, given, penalty=1e-3)
     torch.testing.assert_close(bundled.out.weight, solved.out.weight, rtol=1e-3, atol=1e-4)
@@ -313,10 +315,10 @@ def test_depths_that_share_their_weights_are_chosen_one_by_one():
         for i, block in enumerate(stage):
             stage[i] = copy.deepcopy(block)
     batch = Batch(text(), text())
-    whole = shared(text()).log_softmax(-1)
+    whole = shared(text()).log_softmax(-1).detach()
 
     def lost(i):
-        short = DropMixers([i]).convert(shared, text(), repeats=1).module(text()).log_softmax(-1)
+        short = DropMixers([i]).convert(shared, text(), repeats=1).module(text()).log_softmax(-1).detach()
         return float(torch.nn.functional.kl_div(short, whole, reduction="sum", log_target=True))
 
     assert least_needed_mixers(shared, batch, 1) == [min(range(4), key=lost)] != [0]

@@ -384,6 +384,6 @@ def test_a_memory_in_half_precision_learns_in_float32(dtype):
 
 def test_a_divergence_that_is_not_finite_is_named():
     broken = model()
-    broken.head.linear.bias.data.fill_(torch.inf)
+    broken.head.linear.weight.data.fill_(torch.inf)
     with pytest.raises(FloatingPointError, match=r"got nan at step 0 of the memories trunk.stages.0.0.mixer"):
         distill_memory(broken, [text()], window=8, sinks=2, steps=2)
