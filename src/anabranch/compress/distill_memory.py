@@ -195,7 +195,7 @@ def teach_memory(
                 loss = divergence(student(wide(inputs)), wanted, window).mean()
                 if not loss.isfinite():
                     raise FloatingPointError(
-                        f"expected a finite divergence; got {float(loss)} at step {step} of the memories {', '.join(parts)}"
+                        f"expected a finite divergence; got {loss.item()} at step {step} of the memories {', '.join(parts)}"
                     )
                 optimizer.zero_grad()
                 loss.backward()

@@ -243,7 +243,7 @@ def imitate(
                 loss = _mean(_error(y, call.output, kept) for y, (call, kept) in zip(found, heard, strict=True))
                 if not loss.isfinite():
                     raise FloatingPointError(
-                        f"expected a finite error; got {float(loss)} for {names[0]} at step {done}"
+                        f"expected a finite error; got {loss.item()} for {names[0]} at step {done}"
                     )
                 optimizers[student].zero_grad()
                 loss.backward()
