@@ -335,23 +335,27 @@ def test_what_stands_behind_the_end_has_no_say_in_what_is_needed():
         for p in model.parameters():
             p.add_(0.4 * torch.randn_like(p))
     frames, lengths = torch.randn(8, TIME, 2), torch.tensor([1, 2, 1, 2, 1, 3, 1, 2])
-    behind = torch.arange(TIME) >= lengths[:, None]
-    found = [
-        least_needed_mixers(model, Batch(frames.masked_fill(behind[..., None], fill), lengths, lengths), 4)
-        for fill in (0.0, 9.0)
-    ]
-    assert found[0] == found[1]
+    exists = torch.arange(TIME) < lengths[:, None]
+
+    @torch.no_grad()
+    def lost(i, where):
+        short = DropMixers([i]).convert(model, (frames, lengths), repeats=1).module
+        changed, whole = (each(frames, lengths).log_softmax(-1)[where] for each in (short, model))
+        return float(torch.nn.functional.kl_div(changed, whole, reduction="sum", log_target=True))
+
+    expected, misled = (min(range(6), key=partial(lost, where=where)) for where in (exists, ~exists))
+    assert least_needed_mixers(model, Batch(frames, lengths, lengths), 1) == [expected] != [misled]
 
 
 class PerFrame(Head):
-    """Logits at every frame, whether it exists or not."""
+    """Logits at every frame, the surest where there is none."""
 
     def __init__(self, dim, outputs):
         super().__init__()
         self.linear = torch.nn.Linear(dim, outputs)
 
     def forward(self, x, mask=None):
-        return self.linear(x)
+        return self.linear(x if mask is None else x.where(mask[..., None], 30 * x))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
