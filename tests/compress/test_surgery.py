@@ -52,7 +52,14 @@ def language_model(**options) -> Case:
 
 def shared() -> Case:
     case = language_model()
-    return Case(share_layers(case.model), case.inputs)
+    return Case(share_layers(case.model, 2), case.inputs)  # the first two
+
+
+def shared_mixer() -> Case:
+    case = language_model()
+    first, second, _ = case.model.trunk.blocks
+    second.mixer = first.mixer
+    return case
 
 
 def image(dim=DIM, depth=3) -> Case:
@@ -74,6 +81,7 @@ def table() -> Case:
 CASES: dict[str, Callable[[], Case]] = {
     "language model": language_model,
     "shared layers": shared,
+    "shared mixer": shared_mixer,
     "parallel": lambda: language_model(block="parallel"),
     "image": image,
     "pyramid": lambda: image((DIM, 12), (2, 2)),
@@ -214,3 +222,30 @@ def test_a_language_model_still_sees_no_later_byte_and_a_sequence_nothing_behind
         else:
             other[:, 4:] = (other[:, 4:] + 1) % 11
             torch.testing.assert_close(module(other)[:, :4], module(first)[:, :4])
+
+
+def changed(case, module):
+    """Indices of the blocks whose mixer, and of those whose channel mixer, is of another kind or gone."""
+    before, after = case.model.trunk.blocks, module.trunk.blocks
+    return tuple(
+        [i for i, old in enumerate(before) if type(getattr(after[i], part, None)) is not type(getattr(old, part, None))]
+        for part in ("mixer", "channel")
+    )
+
+
+@pytest.mark.parametrize("name", ["language model", "shared layers", "shared mixer", "sequence"])
+@pytest.mark.parametrize(
+    "surgery, places",
+    [("replace", ([0, 1], [])), ("bundle", ([], [0, 1])), ("drop", ([1], [])), ("remove", ([0, 1], []))],
+)
+def test_the_places_that_were_chosen_change_and_no_others(surgery, places, name):
+    prepare, operate = SURGERIES[surgery]
+    case = prepare(trained(name))
+    module, report = operate(case)
+    assert changed(case, module) == places
+    if surgery in ("replace", "bundle"):
+        part = "mixer" if surgery == "replace" else "channel"
+        assert list(report.details) == [f"trunk.stages.0.{i}.{part}" for i in (0, 1)]
+        first, second = (getattr(block, part) for block in module.trunk.blocks[:2])
+        old, other = (getattr(block, part) for block in case.model.trunk.blocks[:2])
+        assert (first is second) == (old is other)

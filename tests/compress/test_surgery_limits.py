@@ -20,10 +20,12 @@ from anabranch.compress import (
     replaced,
     share_layers,
 )
+from anabranch.compress.recording import recorded
 from anabranch.data import Samples
 from anabranch.data.task import Batch
-from anabranch.models import ByteEmbed, LanguageHead, MetaFormer, Network
+from anabranch.models import ByteEmbed, FrameEmbed, LanguageHead, MetaFormer, Network
 from anabranch.models.language.minilm import MiniLM
+from anabranch.models.network import Head
 from anabranch.nn.feedforward import MLP
 from anabranch.nn.mixing import FlatFeedForward, PoolMixing
 
@@ -65,12 +67,12 @@ def test_mixers_are_taken_out_where_the_wiring_allows_it_and_refused_elsewhere(b
                 for p in model.trunk.blocks[i].mixer.out.parameters():
                     p.zero_()
         torch.testing.assert_close(short(text()), model(text()))
-        assert sorted(least_needed_mixers(model, text(), 2)) == [1, 2]
+        assert sorted(least_needed_mixers(model, Batch(text(), text()), 2)) == [1, 2]
         return
     kind = type(model.trunk.blocks[0]).__name__
     for operation in (
         lambda: DropMixers([1]).convert(model, text()),
-        lambda: least_needed_mixers(model, text(), 1),
+        lambda: least_needed_mixers(model, Batch(text(), text()), 1),
         lambda: dilute_attention(model, [1]),
         lambda: choose_attentions(model, Batch(text(), text())),
     ):
@@ -234,3 +236,171 @@ def test_what_stands_behind_the_end_of_a_sequence_teaches_nothing():
     )
     assert first.report.details == pytest.approx(second.report.details, rel=1e-4)
     torch.testing.assert_close(first.module(numbers, exists), second.module(numbers, exists))
+
+
+def test_a_shared_part_is_replaced_at_all_of_its_places_or_refused():
+    model = share_layers(network(4), 2)  # blocks 0 and 1, 2 and 3
+    alone = network()
+    alone.trunk.blocks[2].channel = alone.trunk.blocks[1].channel
+    for operation, match in (
+        (
+            lambda: replace_attention(model, samples(), where=[1, 2, 3]),
+            r"got trunk.stages.0.1.mixer without trunk.*0.0.mixer$",
+        ),
+        (
+            lambda: BundleChannels(text(), blocks=[2]).convert(model, text()),
+            r"0.2.channel without trunk.stages.0.3.channel$",
+        ),
+        (
+            lambda: BundleChannels(text(), blocks=[2]).convert(alone, text()),
+            r"0.2.channel without trunk.stages.0.1.channel$",
+        ),
+        (
+            lambda: replaced(model, {"trunk.stages.0.0.mixer": PoolMixing(DIM)}),
+            "0.0.mixer without trunk.stages.0.1.mixer$",
+        ),
+        (
+            lambda: replaced(model, {f"trunk.stages.0.{i}.mixer": PoolMixing(DIM) for i in (0, 1)}),
+            "expected one part for",
+        ),
+    ):
+        with pytest.raises(ValueError, match=match):
+            operation()
+
+
+def test_a_student_of_a_shared_part_learns_from_all_of_its_calls():
+    model = network(2)
+    model.trunk.blocks[1].mixer = model.trunk.blocks[0].mixer
+    seen = []
+
+    class Listens(torch.nn.Linear):
+        def forward(self, x, **facts):
+            seen.append(x)
+            return super().forward(x)
+
+    student = Listens(DIM, DIM)
+    names = [f"trunk.stages.0.{i}.mixer" for i in (0, 1)]
+    errors = imitate(model, samples(), [(name, student) for name in names], epochs=1, batch_size=12)
+    read = []
+    model.trunk.blocks[0].mixer.register_forward_pre_hook(lambda _, args: read.append(args[0]))
+    model(text())
+    assert len(seen) == len(read) == 2 and errors[0] == errors[1]
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(0))
+    for ours, theirs in zip(seen, read, strict=True):
+        torch.testing.assert_close(ours, theirs[order])
+
+
+def test_a_bundle_of_a_shared_channel_mixer_learns_from_the_tokens_of_every_call():
+    model = network(2)
+    model.trunk.blocks[1].channel = model.trunk.blocks[0].channel
+    module = BundleChannels(text(40), features=4).convert(model, text(), repeats=1).module
+    bundled = module.trunk.blocks[0].channel.bundled
+    with recorded(model, ["trunk.stages.0.0.channel"]) as calls, torch.no_grad():
+        model(text(40))
+    heard = calls["trunk.stages.0.0.channel"]
+    read, given = (torch.cat(each).flatten(0, 1) for each in ([c.args[0] for c in heard], [c.output for c in heard]))
+    assert len(read) == 2 * 40 * TIME
+    solved = copy.deepcopy(bundled).solve(read, given, penalty=1e-3)
+    torch.testing.assert_close(bundled.out.weight, solved.out.weight, rtol=1e-3, atol=1e-4)
+
+
+def test_depths_that_share_their_weights_are_chosen_one_by_one():
+    shared = network(4)
+    with torch.no_grad():
+        for p in shared.parameters():
+            p.add_(0.3 * torch.randn_like(p))
+    shared = share_layers(shared)
+    apart = copy.deepcopy(shared)
+    for stage in apart.trunk.stages:
+        for i, block in enumerate(stage):
+            stage[i] = copy.deepcopy(block)
+    batch = Batch(text(), text())
+    whole = shared(text()).log_softmax(-1).detach()
+
+    def lost(i):
+        short = DropMixers([i]).convert(shared, text(), repeats=1).module(text()).log_softmax(-1).detach()
+        return float(torch.nn.functional.kl_div(short, whole, reduction="sum", log_target=True))
+
+    assert least_needed_mixers(shared, batch, 1) == [min(range(4), key=lost)] != [0]
+    assert least_needed_mixers(shared, batch, 3) == least_needed_mixers(apart, batch, 3)
+    assert choose_attentions(shared, batch, 0.75) == choose_attentions(apart, batch, 0.75)
+    blocks = shared.trunk.blocks
+    assert all(block is blocks[0] for block in blocks) and not blocks[0].mixer._forward_hooks
+
+
+def test_what_stands_behind_the_end_has_no_say_in_what_is_needed():
+    torch.manual_seed(0)
+    model = Network(FrameEmbed(2, DIM, length=TIME), MetaFormer(DIM, 6, length=TIME), PerFrame(DIM, 3)).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.4 * torch.randn_like(p))
+    frames, lengths = torch.randn(8, TIME, 2), torch.tensor([1, 2, 1, 2, 1, 3, 1, 2])
+    exists = torch.arange(TIME) < lengths[:, None]
+
+    @torch.no_grad()
+    def lost(i, where):
+        short = DropMixers([i]).convert(model, (frames, lengths), repeats=1).module
+        changed, whole = (each(frames, lengths).log_softmax(-1)[where] for each in (short, model))
+        return float(torch.nn.functional.kl_div(changed, whole, reduction="sum", log_target=True))
+
+    expected, misled = (min(range(6), key=partial(lost, where=where)) for where in (exists, ~exists))
+    assert least_needed_mixers(model, Batch(frames, lengths, lengths), 1) == [expected] != [misled]
+
+
+class PerFrame(Head):
+    """Logits at every frame, the surest where there is none."""
+
+    def __init__(self, dim, outputs):
+        super().__init__()
+        self.linear = torch.nn.Linear(dim, outputs)
+
+    def forward(self, x, mask=None):
+        return self.linear(x if mask is None else x.where(mask[..., None], 30 * x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_model_in_half_precision_has_students_that_learned_in_float32(dtype):
+    model = network(1)
+    with torch.no_grad():
+        model.stem.embedding.weight.mul_(50)
+    full, half = (
+        replace_attention(each, samples(60), ratio=2, epochs=30, batch_size=30, repeats=1)
+        for each in (model, copy.deepcopy(model).to(dtype))
+    )
+    assert half.module(text()).isfinite().all() and {p.dtype for p in half.module.parameters()} == {dtype}
+    name = "trunk.stages.0.0.mixer"
+    assert half.report.details[name] == pytest.approx(full.report.details[name], rel=0.05)
+    bundled = BundleChannels(text(60), features=64).convert(copy.deepcopy(model).to(dtype), text(), repeats=1)
+    assert {p.dtype for p in bundled.module.parameters()} == {dtype} and bundled.report.fidelity.relative < 0.1
+
+
+def test_an_error_that_is_not_finite_is_named():
+    model = network()
+    model.trunk.blocks[1].mixer.out.bias.data.fill_(torch.inf)
+    with pytest.raises(
+        FloatingPointError, match=r"got inf for trunk.stages.0.1.mixer at step 0|got nan for trunk.stages.0.1"
+    ):
+        imitate(model, samples(), [("trunk.stages.0.1.mixer", FlatFeedForward(DIM, length=TIME))])
+
+
+def test_one_token_has_an_error_that_is_finite():
+    torch.manual_seed(0)
+    model = Network(ByteEmbed(DIM, length=1, vocabulary=11), MetaFormer(DIM, 2), LanguageHead(DIM, 11)).eval()
+    one = text(1)[:, :1]
+    found = [
+        replace_attention(model, Samples(one, one), ratio=1, epochs=3, repeats=1).report.details,
+        BundleChannels(one, features=4).convert(model, one, repeats=1).report.details,
+    ]
+    assert all(0 <= error < 10 for details in found for error in details.values())
+
+
+def test_what_was_frozen_stays_so_and_the_global_generator_stays_where_it_was():
+    frozen = network().requires_grad_(False)
+    short = DropMixers([1, 2]).convert(frozen, text(), repeats=1).module
+    state = torch.get_rng_state()
+    fused = FFNFusion().convert(short, text(), repeats=1).module
+    bundled = BundleChannels(text(), features=4).convert(frozen, text(), repeats=1).module
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not any(p.requires_grad for module in (fused, bundled) for p in module.parameters())
+    trained = FFNFusion().convert(short.requires_grad_(True), text(), repeats=1).module
+    assert all(p.requires_grad for p in trained.parameters())

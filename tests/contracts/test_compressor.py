@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from anabranch.catalog import parts
-from anabranch.compress import Converter
+from anabranch.compress import Cast, Converter
+from anabranch.compress.base import fidelity, timing
 
 COMPRESSORS = parts("compressor")
 EACH = pytest.mark.parametrize("make", [entry.load() for entry in COMPRESSORS.values()], ids=list(COMPRESSORS))
@@ -147,3 +148,34 @@ def test_a_converter_that_changes_the_outputs_shape_is_caught():
 
     with pytest.raises(RuntimeError, match=r"Cuts changed the output from \(2, 4\)"):
         Cuts().convert(dense(), torch.randn(2, 3))
+
+
+def test_half_precision_takes_modules_of_several_inputs():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = dense()
+
+        def forward(self, x, numbers):
+            return self.inner(x) + numbers[:, None]
+
+    converted, report = Cast().convert(Two(), (torch.randn(6, 3), torch.arange(6)), repeats=1)
+    assert converted(torch.randn(2, 3), torch.arange(2)).dtype == torch.float32 and report.fidelity.relative < 0.02
+
+
+def test_differences_are_taken_of_doubles():
+    expected = torch.tensor([[40000.0, 1.0]], dtype=torch.float16)
+    assert fidelity(expected, -expected).largest == 80000
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_seconds_on_an_accelerator_end_with_its_work(monkeypatch):
+    class There(torch.Tensor):
+        device = torch.device("cuda", 1)
+
+    waited = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", waited.append)
+    timing(nn.Identity(), nn.Identity(), torch.zeros(1).as_subclass(There), repeats=1)
+    assert waited == [There.device] * 2 * 2 * 3
+    timing(nn.Identity(), nn.Identity(), torch.zeros(1), repeats=1)
+    assert len(waited) == 12

@@ -14,6 +14,7 @@ from anabranch.compress.trunk import trunk_of
 from anabranch.models import LanguageHead, MetaFormer, Network, SinusoidalPositions
 from anabranch.models.stems import ByteEmbed
 from anabranch.nn.attention import HippocampalAttention, SoftmaxAttention, window_attention
+from anabranch.nn.mixing import FlatFeedForward
 from anabranch.nn.streaming import state_bytes
 from anabranch.testing import check_causal, check_part, check_streaming
 
@@ -328,3 +329,61 @@ def test_what_cannot_be_distilled_is_refused():
         distill_memory(model(mixer="linear-attention"), [text()], window=8)
     with pytest.raises(ValueError, match="batches that can be begun anew"):
         distill_memory(model(), (batch for batch in [text()]), window=8, steps=2)
+
+
+def test_the_seed_fixes_the_whole_result():
+    found = []
+    for state in (1, 2):
+        torch.manual_seed(state)
+        before = torch.get_rng_state()
+        original = model()
+        torch.set_rng_state(before)
+        found.append(distill_memory(original, [text()], window=8, sinks=2, steps=2, seed=3).report.losses)
+        assert torch.equal(torch.get_rng_state(), before)
+    assert found[0] == found[1]
+
+
+def test_what_cannot_be_measured_is_refused_before_anything_is_learned():
+    taken = []
+
+    def batches():
+        while True:
+            taken.append(1)
+            yield text()
+
+    still = FlatFeedForward(D, length=TIME, causal=True)
+    for mixer, context, match in (
+        (partial(SoftmaxAttention, max_len=TIME), TIME, "at most 32 tokens while streaming; got 33"),
+        (partial(SoftmaxAttention, max_len=16), None, "at most 16 tokens while streaming; got 32"),
+        (
+            lambda dim, depth: [SoftmaxAttention(dim, causal=True), still][depth],
+            None,
+            "all stream; got some with FlatFeed",
+        ),
+    ):
+        taken.clear()
+        with pytest.raises(ValueError, match=match):
+            distill_memory(model(mixer=mixer), batches(), window=8, sinks=2, steps=7, context=context)
+        assert len(taken) <= 1
+    held = model(mixer=partial(SoftmaxAttention, max_len=17))
+    assert distill_memory(held, batches(), window=8, sinks=2, steps=1, context=16).report.context == 16
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_memory_in_half_precision_learns_in_float32(dtype):
+    original = model().to(dtype)
+    single = deepcopy(original).float()
+    (student, report), (_, expected) = (
+        distill_memory(each, [text()], window=8, sinks=2, steps=12, rate=0.03) for each in (original, single)
+    )
+    assert report.losses == pytest.approx(expected.losses, rel=0.1) and report.losses[-1] < report.losses[0]
+    now = student.state_dict()
+    assert all(torch.equal(now[name], value) for name, value in original.state_dict().items())
+    assert {p.dtype for p in student.parameters()} == {dtype} and student(text()).isfinite().all()
+
+
+def test_a_divergence_that_is_not_finite_is_named():
+    broken = model()
+    broken.head.linear.weight.data.fill_(torch.inf)
+    with pytest.raises(FloatingPointError, match=r"got nan at step 0 of the memories trunk.stages.0.0.mixer"):
+        distill_memory(broken, [text()], window=8, sinks=2, steps=2)

@@ -233,3 +233,35 @@ def test_places_and_levels_that_do_not_exist_are_refused():
     ):
         with pytest.raises(ValueError, match=match):
             replace_attention(teacher(), words(), **options)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_causal_one_keeps_its_digits_in_half_precision(dtype):
+    part, x = flat(64, 20, ratio=1 / 8, causal=True), 10 * tokens(2, 20, 64)
+    with torch.no_grad():
+        for norm in (part.norm, part.hidden_norm):
+            norm.weight.fill_(1)
+            norm.bias.zero_()
+    y = part(x)
+    found = copy.deepcopy(part).to(dtype)(x.to(dtype))
+    assert found.dtype == dtype and (found - y).norm() / y.norm() < 0.01
+
+
+def test_a_causal_one_keeps_its_digits_where_tokens_are_far_from_zero():
+    part, x = flat(8, 20, ratio=1, causal=True), tokens(2, 20, 8)
+    for far in (10, 1000):
+        near = (part.float()((x + far).float()) - part.double()((x + far).float().double()))[:, -1]
+        assert near.norm() / part(x + far)[:, -1].norm() < 1e-4
+
+
+def test_the_smallest_hidden_layer_still_hears_its_input():
+    part = flat(4, 5, ratio=1 / 256)
+    assert part.hidden == 2 and any((part(tokens(8, 5, 4)) - part(tokens(8, 5, 4, seed=s))).any() for s in range(2, 6))
+
+
+def test_layers_of_an_encoder_that_are_one_get_one_part():
+    model = teacher()
+    model.encoder[1] = model.encoder[0]
+    found = replace_attention(model, words(), where=["encoder"], ratio=1 / 8, epochs=1, batch_size=20)
+    parts = [layer.attention.part for layer in found.module.encoder]
+    assert parts[0] is parts[1] and len(set(found.report.details.values())) == 1

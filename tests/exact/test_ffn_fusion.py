@@ -1,11 +1,12 @@
 """FFN fusion (arXiv 2503.18908): channel mixers in a row become one wide one; and how much blocks depend on each other."""
 
+from copy import deepcopy
 from functools import partial
 
 import pytest
 import torch
 
-from anabranch.compress import DropMixers, FFNFusion, ffn_runs, least_needed_mixers
+from anabranch.compress import DropMixers, FFNFusion, ffn_runs, least_needed_mixers, share_layers
 from anabranch.compress.trunk import trunk_of
 from anabranch.data.task import Batch
 from anabranch.interpret import BlockDependency
@@ -140,7 +141,7 @@ def test_the_least_needed_mixer_is_one_that_does_nothing():
             for p in model.trunk.blocks[i].mixer.out.parameters():
                 p.zero_()
     model.train()
-    assert sorted(least_needed_mixers(model, text(), 2)) == [2, 4]
+    assert sorted(least_needed_mixers(model, Batch(text(), text()), 2)) == [2, 4]
     assert model.training
 
 
@@ -211,3 +212,41 @@ def test_other_networks_than_language_models_are_operated_on_too():
     frames = torch.randn(5, 6, 2)
     short = FFNFusion().convert(DropMixers([1, 2]).convert(model, frames, repeats=1).module, frames, repeats=3)
     assert short.report.details == {"blocks_before": 4, "blocks_after": 2} and short.report.seconds.after > 0
+
+
+class Scaled(torch.nn.Module):
+    """What stands behind a plain attribute, no ``repr`` tells."""
+
+    def __init__(self, a):
+        super().__init__()
+        self.a = a
+
+    def forward(self, x):
+        return torch.relu(self.a * x)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda i: Scaled(i + 1), lambda i: torch.nn.Softmax(-1), lambda i: torch.nn.LayerNorm(32, bias=False)]
+)
+def test_activations_that_differ_or_mix_units_are_refused(make):
+    model = dropped(1, 2)
+    for i, block in enumerate(model.trunk.blocks):
+        block.channel.activation = make(i).double().requires_grad_(False)
+    with pytest.raises(ValueError, match="one activation that acts unit by unit; got|activation with weights"):
+        FFNFusion().convert(model, text())
+    for block in model.trunk.blocks:
+        block.channel.activation = Scaled(2)
+    fused = FFNFusion().convert(model, text(), repeats=1).module
+    torch.testing.assert_close(fused(text()), summed(model, 0, 2))
+
+
+@pytest.mark.parametrize("of", ["blocks", "channels"])
+def test_a_part_that_is_called_several_times_has_a_row_for_each_call(of):
+    shared = share_layers(network())
+    apart = share_layers(network())
+    for stage in apart.trunk.stages:
+        for i, block in enumerate(stage):
+            stage[i] = deepcopy(block)
+    found = [BlockDependency(each, Batch(text(), text()), of=of).run() for each in (shared, apart)]
+    assert found[0].numbers["parts"] == DEPTH
+    assert found[0].arrays["dependency"] == pytest.approx(found[1].arrays["dependency"])

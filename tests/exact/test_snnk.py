@@ -1,6 +1,7 @@
 """Scalable neural network kernels (arXiv 2310.13225): input and weights meet in a dot product of random features."""
 
 import math
+from copy import deepcopy
 from functools import partial
 
 import pytest
@@ -147,3 +148,18 @@ def test_what_cannot_be_bundled_is_refused():
         bundle(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))).solve(torch.zeros(3, 2), torch.zeros(3))
     with pytest.raises(ValueError, match="A of at most 0; got 5 and 1"):
         WaveFeatures(2, 5, wave=Cosine(), A=1)
+
+
+def test_a_layer_or_an_activation_that_is_used_twice_is_bundled_twice():
+    first, again, relu = nn.Linear(DIM, 6).double(), nn.Linear(6, 6).double(), nn.ReLU()
+    nets = [
+        nn.Sequential(first, relu, again, relu, again, relu, again),
+        nn.Sequential(first, nn.ReLU(), deepcopy(again), nn.ReLU(), deepcopy(again), nn.ReLU(), deepcopy(again)),
+    ]
+    outcomes = []
+    for net in nets:
+        torch.manual_seed(1)
+        bundled = bundle(net, features=20)
+        assert len(bundled.lifts) == 3
+        outcomes.append(bundled(short(5, DIM).new_ones(5, DIM)))
+    torch.testing.assert_close(*outcomes)

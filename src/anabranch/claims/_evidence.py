@@ -34,10 +34,9 @@ class RuleResult:
     mean: float
     interval: tuple[float, float]
     outcome: Outcome
-    check: bool = False
 
     def __str__(self) -> str:
-        return f"{self.quantity} {self.relation} {self.bound:g}{' (check)' if self.check else ''}"
+        return f"{self.quantity} {self.relation} {self.bound:g}"
 
 
 @dataclass

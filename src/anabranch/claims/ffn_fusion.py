@@ -10,7 +10,8 @@ of two and of three, are fused one by one: does the damage rank as the dependenc
 
 Made smaller: width 32 instead of 8192 and more, some hundred steps of training, pairs instead of long runs, no search
 for what to take out but a greedy one, no training after fusion. The paper finds that larger networks are fused more
-easily; one this small has little to spare.
+easily; one this small has little to spare. In the recorded evidence, to exchange the two of each pair cost about as
+little as to fuse them (0.0004 to 0.0015 bits against 0.0003 to 0.0007): the order hardly mattered here.
 """
 
 import random
@@ -63,7 +64,7 @@ def measure(seed: int) -> Measurements:
     teacher = language_model(DIM, DEPTH, length=PAST, block=PreNorm)
     train(teacher, task, RATE, STEPS, seed)
     sample = task.valid.batch(torch.arange(0, len(task.valid), 4))
-    chosen = least_needed_mixers(teacher, sample.inputs, TAKEN_OUT)
+    chosen = least_needed_mixers(teacher, sample, TAKEN_OUT)
     base = DropMixers(chosen).convert(teacher, sample.inputs[:1], repeats=1).module
     distil(base, teacher, task, seed)
 

@@ -13,8 +13,10 @@ the best of ten checkpoints, or penalties), chosen on the validation split. Ever
 
 Made smaller: one adapter behind the last layer instead of one in every layer of BERT or a vision transformer, 3,200
 definitions instead of GLUE and images. An adapter that no layer follows has less to adapt, so that all arms stand
-nearer to each other, the floor included. "Equal rank" and five times fewer weights exclude each other here, since the
-adapter keeps one matrix of the bottleneck's two; the weights decide.
+nearer to each other, the floor included: in the recorded evidence the adapters did not beat the classifier without one
+(bottleneck 0.7205, SNNK 0.7247, no adapter 0.7247), so that the first rule, which compares the two, says little here.
+"Equal rank" and five times fewer weights exclude each other here, since the adapter keeps one matrix of the
+bottleneck's two; the weights decide.
 """
 
 import time

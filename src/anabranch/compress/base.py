@@ -6,6 +6,7 @@ differences between outputs that were computed. Nothing is estimated from bit wi
 
 import io
 import time
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from statistics import median
@@ -140,7 +141,7 @@ def stored_bytes(module: nn.Module) -> int:
 
 def fidelity(expected: Tensor, outcome: Tensor) -> Fidelity:
     """Compare two outputs for the same inputs."""
-    difference = (outcome - expected).double()
+    difference = outcome.double() - expected.double()
     scale = float(expected.double().norm())
     norm = float(difference.norm())
     same = (outcome.argmax(-1) == expected.argmax(-1)).double().mean() if expected.ndim > 1 else 1.0
@@ -151,14 +152,24 @@ def fidelity(expected: Tensor, outcome: Tensor) -> Fidelity:
 def timing(before: nn.Module, after: nn.Module, example: Tensor | tuple[Tensor, ...], repeats: int) -> Timing:
     """Median seconds of a forward pass of either module; run in turns, so that a busy machine slows down both."""
     inputs = _inputs(example)
+    tensors = (*inputs, *before.parameters(), *before.buffers(), *after.parameters(), *after.buffers())
+    devices = {tensor.device for tensor in tensors if tensor.device.type not in ("cpu", "meta")}
     seconds: tuple[list[float], list[float]] = ([], [])
     for run in range(repeats + 2):
         for module, times in zip((before, after), seconds, strict=True):
+            _wait(devices)
             started = time.perf_counter()
             module(*inputs)
+            _wait(devices)
             if run >= 2:  # the first runs fill caches
                 times.append(time.perf_counter() - started)
     return Timing(median(seconds[0]), median(seconds[1]), torch.get_num_threads())
+
+
+def _wait(devices: Iterable[torch.device]) -> None:
+    """Until all that was begun on these accelerators is done: a call there returns before its work does."""
+    for device in devices:
+        torch.accelerator.synchronize(device)
 
 
 def _inputs(example: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -68,7 +68,7 @@ def bundle(net: nn.Sequential, *, features: int = 256, A: float = 0.0) -> Bundle
 
     Raises: ``ValueError`` if the net is built otherwise.
     """
-    stages = list(net.children())
+    stages = list(net)  # a layer that is used twice stands there twice
     linears = [stage for stage in stages[0::2] if isinstance(stage, nn.Linear)]
     activations = [stage for stage in stages[1::2] if isinstance(stage, nn.ReLU | Wave)]
     for stage in stages[1::2]:

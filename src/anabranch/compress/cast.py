@@ -19,8 +19,8 @@ class Cast(Converter):
         self.dtype = dtype
 
     def transform(self, module: nn.Module, example: Tensor) -> nn.Module:
-        with torch.inference_mode():
-            outside = module(example).dtype
+        tensors = (*module.parameters(), *module.buffers(), example)
+        outside = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), self.dtype)
         return _Casted(module.to(self.dtype), self.dtype, outside)
 
 
@@ -30,4 +30,5 @@ class _Casted(nn.Module):
         self.module, self.inside, self.outside = module, inside, outside
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        return self.module(*(x.to(self.inside) if x.is_floating_point() else x for x in inputs)).to(self.outside)
+        y = self.module(*(x.to(self.inside) if x.is_floating_point() else x for x in inputs))
+        return y.to(self.outside) if y.dtype == self.inside else y

@@ -13,10 +13,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from anabranch.compress.base import Converter
-from anabranch.compress.trunk import candidates, replace, trunk_of, with_mixer, without_mixer
+from anabranch.compress.trunk import candidates, replace, trunk_of, untied, with_mixer, without_mixer
 from anabranch.data.task import Batch
 from anabranch.interpret.feature_entropy import features_of, gaussian_entropy, silenced
-from anabranch.learning.base import evaluating
 from anabranch.nn.block import PreNorm
 from anabranch.nn.block.base import Mix, normalise
 
@@ -98,7 +97,7 @@ class RemoveDiluted(Converter):
         return module
 
     def details(self, before: nn.Module, after: Any, example: Tensor) -> dict[str, float]:
-        removed = sum(isinstance(part, Diluted) for part in before.modules())
+        removed = sum(isinstance(block, Diluted) for block in trunk_of(before).blocks)
         return {"mixers_removed": float(removed)}
 
 
@@ -106,7 +105,8 @@ def choose_attentions(module: nn.Module, data: Batch, fraction: float = 0.4) -> 
     """Blocks whose token mixers matter least to the features, in the order of their choice.
 
     Greedy: each time the one that, silenced together with those before,
-    moves the entropy of the features least (:func:`anabranch.interpret.transfer_entropy`).
+    moves the entropy of the features least (:func:`anabranch.interpret.transfer_entropy`). Blocks that share a token
+    mixer are silenced one by one.
 
     Arguments:
         data: a batch of many samples.
@@ -114,16 +114,17 @@ def choose_attentions(module: nn.Module, data: Batch, fraction: float = 0.4) -> 
     """
     if not 0 <= fraction <= 1:
         raise ValueError(f"expected a fraction from 0 to 1; got {fraction}")
-    trunk = trunk_of(module)
+    model = untied(module)
+    trunk = trunk_of(model)
     left, chosen = candidates(trunk), []
     count = round(fraction * len(left))
 
     def moved(index: int) -> float:
         with silenced(with_mixer(trunk, i).mixer for i in (*chosen, index)):
-            return abs(gaussian_entropy(features_of(module, data)) - whole)
+            return abs(gaussian_entropy(features_of(model, data)) - whole)
 
-    with evaluating(module), torch.no_grad():
-        whole = gaussian_entropy(features_of(module, data))
+    with torch.no_grad():
+        whole = gaussian_entropy(features_of(model, data))
         for _ in range(count):
             best = min(left, key=moved)
             chosen.append(best)

@@ -7,10 +7,12 @@ predicted with all tokens in view.
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from itertools import chain
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +20,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from anabranch.compress.base import Timing, timing
-from anabranch.compress.trunk import trunk_of
+from anabranch.compress.recording import learning_type
+from anabranch.compress.trunk import together, trunk_of
 from anabranch.models.metaformer import MetaFormer
 from anabranch.nn.attention import HippocampalAttention, SoftmaxAttention
 from anabranch.nn.attention.hippocampal import Memory
@@ -62,11 +65,10 @@ class Distilled(NamedTuple):
 
 
 class Lessons(NamedTuple):
-    """Loss and window of every step of :func:`teach_memory`, and the tokens of the longest batch."""
+    """Loss and window of every step of :func:`teach_memory`."""
 
     losses: tuple[float, ...]
     windows: tuple[int, ...]
-    longest: int
 
 
 def distill_memory(
@@ -89,31 +91,40 @@ def distill_memory(
         batches: inputs to learn from, all at least two tokens long; begun anew when they are used up.
         window, sinks, memory: of every attention, see :class:`HippocampalAttention`. ``sinks`` is at most half the
             window.
-        steps, rate, seed: see :func:`teach_memory`.
-        context: tokens after which cache and latency are measured; those of the longest batch if not given.
+        steps, rate, seed: see :func:`teach_memory`; the seed also fixes the memory's first weights.
+        context: tokens after which cache and latency are measured; those of the first batch if not given.
 
-    Raises: ``ValueError`` for a model without such an attention, for too many sinks, or for no steps.
+    Raises: before anything is trained, ``ValueError`` for a model without such an attention, one that cannot stream or
+        not for ``context`` tokens and one more, for too many sinks, or for no steps; and what :func:`teach_memory` raises.
     """
     if not 0 <= sinks <= window // 2:
         raise ValueError(f"expected at most half the window of {window} as sinks; got {sinks}")
     if steps < 1:
         raise ValueError(f"expected at least 1 step; got {steps}")
     teacher = deepcopy(model).eval()
-    student = with_memory(teacher, partial(HippocampalAttention.around, window=window, sinks=sinks, memory=memory))
-    losses, windows, longest = teach_memory(student, teacher, batches, steps=steps, rate=rate, seed=seed)
-    context = longest if context is None else context
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        student = with_memory(teacher, partial(HippocampalAttention.around, window=window, sinks=sinks, memory=memory))
     before, after = trunk_of(teacher), trunk_of(student)
+    if still := [type(block.mixer).__name__ for block in before.blocks if not block.streams]:
+        raise ValueError(f"expected blocks that all stream; got some with {', '.join(dict.fromkeys(still))}")
+    batches = endless(batches)
+    first = next(batches)
+    context = first.shape[1] if context is None else context
+    # None of this depends on what the memory learns: whatever cannot be measured is found out before.
     states = [filled(trunk, context) for trunk in (before, after)]
     token = next(after.parameters()).new_zeros(1, after.dims[0])
+    seconds = timing(_Step(before, states[0]), _Step(after, states[1]), token, repeats=15)
+    lessons = teach_memory(student, teacher, chain([first], batches), steps=steps, rate=rate, seed=seed)
     report = MemoryReport(
         replaced=tuple(memories(student)),
-        losses=losses,
-        windows=windows,
+        losses=lessons.losses,
+        windows=lessons.windows,
         parameters=sum(p.numel() for p in memory_weights(student)),
         context=context,
         cache_before=state_bytes(states[0]),
         cache_after=state_bytes(states[1]),
-        seconds=timing(_Step(before, states[0]), _Step(after, states[1]), token, repeats=15),
+        seconds=seconds,
     )
     return Distilled(student, report)
 
@@ -129,13 +140,14 @@ def with_memory(model: nn.Module, part: Callable[[SoftmaxAttention], Hippocampal
     """
     copy = deepcopy(model).eval().requires_grad_(False)
     trunk = trunk_of(copy)
-    made: dict[nn.Module, HippocampalAttention] = {}  # an attention that several blocks share stays shared
-    for name, old in list(trunk.named_modules(remove_duplicate=False)):
-        if type(old) is SoftmaxAttention and old.causal:
-            made[old] = made.get(old) or part(old).eval()
-            trunk.set_submodule(name, made[old])
-    if not made:
+    named = dict(trunk.named_modules(remove_duplicate=False))
+    found = [name for name, old in named.items() if type(old) is SoftmaxAttention and old.causal]
+    if not found:
         raise ValueError("expected a trunk with causal SoftmaxAttention among its mixers")
+    for names in together(trunk, found):  # an attention that several blocks share stays shared
+        made = part(cast(SoftmaxAttention, named[names[0]])).eval()
+        for name in names:
+            trunk.set_submodule(name, made)
     return copy
 
 
@@ -152,7 +164,8 @@ def teach_memory(
 
     By AdamW and the divergence of the student from the teacher, on the tokens for which the window may have lost
     something. For each batch the window is drawn anew: a power of two, at least an eighth of the length and below it
-    (the paper's code leaves the eighth itself out). Then windows and sinks are as they were.
+    (the paper's code leaves the eighth itself out). Then windows and sinks are as they were. A student in half precision
+    learns in float32, and is rounded to its own type in the end.
 
     Arguments:
         student: from :func:`with_memory`, in eval mode. Weights that are frozen stay as they are, bit for bit.
@@ -160,33 +173,59 @@ def teach_memory(
         steps: number of batches.
         rate: highest learning rate; it rises over the first tenth of the steps and falls along half a cosine.
         seed: fixes the windows that are drawn.
+
+    Raises: ``FloatingPointError`` if the divergence is not finite.
     """
-    parts = list(memories(student).values())
+    parts = memories(student)
     optimizer = torch.optim.AdamW(memory_weights(student), rate, weight_decay=0.01)
     generator = torch.Generator().manual_seed(seed)
-    served = [(part.window, part.sinks) for part in parts]
-    losses, windows, longest = [], [], 0
+    served = [(part.window, part.sinks) for part in parts.values()]
+    losses, windows = [], []
     try:
-        for step, inputs in zip(range(steps), endless(batches), strict=False):
-            for group in optimizer.param_groups:
-                group["lr"] = rate * min(1, 10 * (step + 1) / steps) * (1 + math.cos(math.pi * step / steps)) / 2
-            fitting = fitting_windows(inputs.shape[1], served[0][1])
-            window = fitting[int(torch.randint(len(fitting), (), generator=generator))]
-            for part, (_, sinks) in zip(parts, served, strict=True):
-                part.window, part.sinks = window, min(sinks, window // 2)
-            with torch.no_grad():
-                wanted = teacher(inputs)
-            loss = divergence(student(inputs), wanted, window).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.detach())
-            windows.append(window)
-            longest = max(longest, inputs.shape[1])
+        with widened(student):
+            for step, inputs in zip(range(steps), endless(batches), strict=False):
+                for group in optimizer.param_groups:
+                    group["lr"] = rate * min(1, 10 * (step + 1) / steps) * (1 + math.cos(math.pi * step / steps)) / 2
+                fitting = fitting_windows(inputs.shape[1], served[0][1])
+                window = fitting[int(torch.randint(len(fitting), (), generator=generator))]
+                for part, (_, sinks) in zip(parts.values(), served, strict=True):
+                    part.window, part.sinks = window, min(sinks, window // 2)
+                with torch.no_grad():
+                    wanted = wide(teacher(inputs))
+                loss = divergence(student(wide(inputs)), wanted, window).mean()
+                if not loss.isfinite():
+                    raise FloatingPointError(
+                        f"expected a finite divergence; got {loss.item()} at step {step} of the memories {', '.join(parts)}"
+                    )
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                losses.append(loss.detach())
+                windows.append(window)
     finally:
-        for part, (window, sinks) in zip(parts, served, strict=True):
+        for part, (window, sinks) in zip(parts.values(), served, strict=True):
             part.window, part.sinks = window, sinks
-    return Lessons(tuple(float(loss) for loss in losses), tuple(windows), longest)
+    return Lessons(tuple(float(loss) for loss in losses), tuple(windows))
+
+
+@contextmanager
+def widened(module: nn.Module) -> Iterator[None]:
+    """Inside, what the module keeps in half precision is in float32; afterwards it is rounded to what it was."""
+    tensors = [tensor for tensor in chain(module.parameters(), module.buffers()) if tensor.is_floating_point()]
+    dtypes = [tensor.dtype for tensor in tensors]
+    for tensor in tensors:
+        tensor.data = wide(tensor.data)
+    try:
+        yield
+    finally:
+        for tensor, dtype in zip(tensors, dtypes, strict=True):
+            if tensor.dtype != dtype:
+                tensor.data, tensor.grad = tensor.data.to(dtype), None
+
+
+def wide(x: Tensor) -> Tensor:
+    """A floating tensor in a type that weights can be trained in; others as they are."""
+    return x.to(learning_type(x.dtype)) if x.is_floating_point() else x
 
 
 def divergence(

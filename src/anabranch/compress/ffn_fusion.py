@@ -8,16 +8,19 @@ hidden units side by side: as many weights and operations, fewer steps one after
 from collections.abc import Sequence
 from copy import deepcopy
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from anabranch.compress.base import Converter
-from anabranch.compress.trunk import SEPARABLE, candidates, replace, trunk_of, with_mixer
+from anabranch.compress.trunk import SEPARABLE, candidates, replace, trunk_of, untied, with_mixer
+from anabranch.data.task import Batch
 from anabranch.interpret.feature_entropy import silenced
-from anabranch.learning.base import evaluating
+from anabranch.learning.base import forward
 from anabranch.models.metaformer import MetaFormer
 from anabranch.nn.block import ChannelOnly
 from anabranch.nn.feedforward import MLP, GatedMLP
@@ -29,16 +32,17 @@ class FFNFusion(Converter):
 
     A run is a block, with or without a token mixer, and those behind it that have none. The first keeps its place and
     gets the wide perceptron; the others are deleted. The norms' gains and shifts, and layer scale, are folded into the
-    weights, so that the fused perceptron equals the sum of the others up to rounding. What changes is only that all
-    read the first one's input: how much that costs, :class:`anabranch.interpret.BlockDependency` foretells, and a short
-    distillation repairs.
+    weights, so that the fused perceptron equals the sum of the others up to rounding; it trains if any of them did. What
+    changes is only that all read the first one's input: how much that costs,
+    :class:`anabranch.interpret.BlockDependency` foretells, and a short distillation repairs.
 
     Arguments:
         runs: first and last index of each run; :func:`ffn_runs`, the longest ones, if not given.
         keep_last: leave the last channel mixer of every run as it is.
 
     Raises (on conversion): ``ValueError`` if a run is none, or if its channel mixers or norms are not all of one kind:
-    ``MLP`` or ``GatedMLP`` with one activation without weights, ``LayerNorm`` or ``RMSNorm``.
+    ``MLP`` or ``GatedMLP`` with one activation, which has no weights and treats each hidden unit by itself;
+    ``LayerNorm`` or ``RMSNorm``.
     """
 
     def __init__(self, *, runs: Sequence[tuple[int, int]] | None = None, keep_last: bool = False):
@@ -94,11 +98,15 @@ def fuse(trunk: MetaFormer, first: int, last: int) -> None:
         raise ValueError(f"a run needs channel mixers of one kind, MLP or GatedMLP; got {kinds(channels)}")
     if any(True for channel in channels for _ in channel.activation.parameters()):
         raise ValueError("an activation with weights cannot be shared by a run")
+    activations = [channel.activation for channel in channels]
+    if not one_function(activations, channels[0].widen.weight.device):
+        raise ValueError(f"a run needs one activation that acts unit by unit; got {', '.join(map(repr, activations))}")
+    trains = any(p.requires_grad for channel in channels for p in channel.parameters())
     folded = [_fold(block) for block in blocks]
     host = deepcopy(blocks[0])  # another place may share its weights
     # The gain-free norm that all of the run share: its weights stay where they start.
     host.norm2 = _plain(host.norm2)
-    host.channel = _wide(host.channel, folded)
+    host.channel = _wide(host.channel, folded).requires_grad_(trains)
     host.branch2.scale = None
     replace(trunk, first, host)
     for _ in blocks[1:]:
@@ -108,6 +116,20 @@ def fuse(trunk: MetaFormer, first: int, last: int) -> None:
 def alike(parts: Sequence[nn.Module], known: tuple[type[nn.Module], ...]) -> bool:
     """Whether all are of one and the same of the known classes."""
     return type(parts[0]) in known and len({type(part) for part in parts}) == 1
+
+
+@torch.no_grad()
+def one_function(activations: Sequence[nn.Module], device: torch.device) -> bool:
+    """Whether all give the same for some numbers, and that also when these come in two pieces."""
+    probe = 4 * torch.randn(2, 1, 65, generator=torch.Generator().manual_seed(0)).to(device)
+    try:
+        whole = [activation(probe.clone()) for activation in activations]
+        pieces = [
+            torch.cat([activation(each.clone()) for each in probe.split(31, -1)], -1) for activation in activations
+        ]
+    except (RuntimeError, ValueError):  # made for another number of units
+        return False
+    return all(each.shape == probe.shape and torch.allclose(each, whole[0], equal_nan=True) for each in whole + pieces)
 
 
 def kinds(parts: Sequence[nn.Module]) -> str:
@@ -165,7 +187,10 @@ def _wide(like: Any, folded: list[Folded]) -> nn.Module:
 def _linear(weight: Tensor, bias: Any) -> nn.Linear:
     """A linear map; without a bias where that is all zeros."""
     has_bias = bool(bias.any())
-    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=has_bias, device=weight.device, dtype=weight.dtype)
+    linear = cast(
+        nn.Linear,
+        skip_init(nn.Linear, weight.shape[1], len(weight), bias=has_bias, device=weight.device, dtype=weight.dtype),
+    )
     linear.weight.copy_(weight)
     if has_bias:
         linear.bias.copy_(bias)
@@ -173,29 +198,44 @@ def _linear(weight: Tensor, bias: Any) -> nn.Linear:
 
 
 @torch.no_grad()
-def least_needed_mixers(module: nn.Module, inputs: Tensor, count: int) -> list[int]:
+def least_needed_mixers(module: nn.Module, data: Batch, count: int) -> list[int]:
     """Blocks whose token mixers a classifier or language model can best do without, in the order of their choice.
 
     Greedy: each time the one without which, after those before, the output's distribution moves least from the whole
-    model's, by the Kullback-Leibler divergence. (The paper uses a search of its own, Puzzle.)
+    model's, by the Kullback-Leibler divergence over all tokens that exist. Blocks that share a token mixer are silenced
+    one by one. (The paper uses a search of its own, Puzzle.)
 
     Arguments:
-        inputs: a batch that the module can read; its outputs are logits along the last axis.
+        data: a batch that the module can read; its outputs are logits along the last axis.
         count: how many to choose.
     """
-    trunk = trunk_of(module)
+    model = untied(module)
+    trunk = trunk_of(model)
     left, chosen = candidates(trunk, SEPARABLE), []
     if not 0 <= count <= len(left):
         raise ValueError(f"expected a count from 0 to {len(left)}; got {count}")
 
     def divergence(index: int) -> float:
         with silenced(with_mixer(trunk, i, SEPARABLE).mixer for i in (*chosen, index)):
-            return float(F.kl_div(module(inputs).log_softmax(-1), whole, reduction="sum", log_target=True))
+            return float(F.kl_div(_predicted(model, data), whole, reduction="sum", log_target=True))
 
-    with evaluating(module):
-        whole = module(inputs).log_softmax(-1)
-        for _ in range(count):
-            best = min(left, key=divergence)
-            chosen.append(best)
-            left.remove(best)
+    whole = _predicted(model, data)
+    for _ in range(count):
+        best = min(left, key=divergence)
+        chosen.append(best)
+        left.remove(best)
     return chosen
+
+
+def _predicted(model: nn.Module, data: Batch) -> Float[Tensor, "*places outputs"]:
+    """Logarithms of what the model predicts; at the tokens that exist, if it predicts something at each."""
+    trunk, masks = trunk_of(model), []
+    hook = trunk.register_forward_pre_hook(
+        lambda _, args, facts: masks.append(trunk.mask_after(facts.get("mask"), facts.get("grid"))), with_kwargs=True
+    )
+    try:
+        found = forward(model, data).log_softmax(-1)
+    finally:
+        hook.remove()
+    mask = masks[-1] if masks else None
+    return found if mask is None or found.shape[:-1] != mask.shape else found[mask]

@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from anabranch.compress.base import Converted, Converter
-from anabranch.compress.recording import Call, Inputs, check_names, inputs_of, recorded
-from anabranch.compress.trunk import trunk_of
+from anabranch.compress.recording import Call, Inputs, Missed, check_names, inputs_of, learning_type, recorded
+from anabranch.compress.trunk import places_of, together, trunk_of
 from anabranch.data.task import Batch, Split
 from anabranch.learning.base import evaluating
 from anabranch.models.seq2seq import EncoderLayer, Seq2Seq, TransformerSeq2Seq, before_end, up_to_end
@@ -88,7 +88,8 @@ def replace_attention(
         repeats: timed runs of either model.
         options: of :func:`imitate`.
 
-    Raises: ``ValueError`` for a model without a trunk, and for a place, block or level that does not exist there.
+    Raises: ``ValueError`` for a model without a trunk, for a place, block or level that does not exist there, and if an
+        attention that several places share was chosen at some of them only.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -119,7 +120,13 @@ def flat_students(
     ratio: float = 1 / 2,
     inputs: Inputs | None = None,
 ) -> dict[str, nn.Module]:
-    """New parts as :func:`replace_attention` makes them, by the name of what each is to replace."""
+    """New parts as :func:`replace_attention` makes them, by the name of what each is to replace.
+
+    An attention that is shared gets one part, under all of its names.
+
+    Raises: ``ValueError`` if a place, block or level does not exist, or a shared attention was chosen at some of its
+        places only.
+    """
     if level not in LEVELS:
         raise ValueError(f"expected a level of {', '.join(LEVELS)}; got {level!r}")
     if len(split) < 1:
@@ -131,7 +138,8 @@ def flat_students(
     else:
         students = _of_blocks(model, inputs_of(model, batch) if inputs is None else inputs(batch), where, level, ratio)
     weight = next(model.parameters())
-    return {name: student.to(weight) for name, student in students.items()}
+    students = {name: student.to(weight) for name, student in students.items()}
+    return {name: students[names[0]] for names in together(model, students) for name in names}
 
 
 def _of_layers(
@@ -170,8 +178,8 @@ def _of_blocks(
         raise ValueError(f"expected indices of blocks whose mixer is an attention, some of {fit}; got {chosen}")
     if level != "ALR":
         raise ValueError(f"in a trunk of blocks only attention itself (ALR) can be replaced; got {level!r}")
-    mixers = [blocks[i].mixer for i in fit if i in chosen]
-    names = [name for name, part in model.named_modules() if any(part is mixer for mixer in mixers)]
+    chosen = [i for i in fit if i in chosen]
+    names = places_of(model, chosen, (blocks[i].mixer for i in chosen))
     with recorded(model, names) as calls, evaluating(model), torch.no_grad():
         model(*inputs)
     students: dict[str, nn.Module] = {}
@@ -196,55 +204,84 @@ def imitate(
     """Teach new parts to imitate some of a model's, each by itself; all of them learn from the same passes of the model.
 
     By Adam (0.9, 0.98) and the mean squared error over the tokens that exist; where a pass calls a part several times,
-    over all these calls.
+    over all these calls. In at least float32; then the new parts are given the model's own type.
 
     Arguments:
-        students: new parts, each with the name of the one that it is to imitate and is called like.
+        students: new parts, each with the name of the one that it is to imitate and is called like; with several
+            names, it learns to imitate them all.
         epochs: passes over the split.
         seed: fixes the order of the data.
         inputs: what the model is called with for a batch; if not given, what the models of this library take.
 
-    Returns: the error of each: the mean squared error over the variance of what was to be imitated, averaged over the
-        last tenth of the steps.
+    Returns: the error of each: the mean squared error over the variance of what was to be imitated, both over the last
+        tenth of the steps; over its mean square, where it does not vary.
     Raises: ``ValueError`` if there is nothing to learn or to learn from, if the model has no part of that name, or if
-        a number is not positive.
+        a number is not positive; ``FloatingPointError`` if an error is not finite.
     """
     if not students or len(split) < 1:
         raise ValueError(f"expected parts and samples; got {len(students)} parts and {len(split)} samples")
     if epochs <= 0 or batch_size < 1 or lr <= 0:
         raise ValueError(f"epochs, batch_size and lr must be positive; got {epochs}, {batch_size} and {lr}")
     inputs = partial(inputs_of, model) if inputs is None else inputs
-    optimizers = [torch.optim.Adam(part.parameters(), lr, (0.9, 0.98)) for _, part in students]
+    names_of: dict[nn.Module, list[str]] = {}
+    for name, student in students:
+        names_of.setdefault(student, []).append(name)
+    dtype = next(model.parameters()).dtype
+    wide = learning_type(dtype)
+    optimizers = {student: torch.optim.Adam(student.to(wide).parameters(), lr, (0.9, 0.98)) for student in names_of}
     steps = max(1, round(epochs * len(split) / batch_size))
     late = max(1, steps // 10)
-    errors = [0.0] * len(students)
+    missed = {student: Missed() for student in names_of}
     with recorded(model, (name for name, _ in students)) as calls, evaluating(model):
         for done, index in zip(range(steps), _shuffled(len(split), batch_size, seed), strict=False):
             batch = split.batch(index).to(_device(model))
             with torch.no_grad():
                 model(*inputs(batch))
-            for i, ((name, student), optimizer) in enumerate(zip(students, optimizers, strict=True)):
-                if not calls[name]:
-                    raise ValueError(f"expected a part that {type(model).__name__} calls; got {name!r}")
-                heard = [(call, _exists(model, name, batch, call)) for call in calls[name]]
-                loss = _mean(_error(student(*call.args, **call.facts), call.output, kept) for call, kept in heard)
-                optimizer.zero_grad()
+            for student, names in names_of.items():
+                heard = [(call.to(wide), exists) for call, exists in _heard(model, names, batch, calls)]
+                found = [student(*call.args, **call.facts) for call, _ in heard]
+                loss = _mean(_error(y, call.output, kept) for y, (call, kept) in zip(found, heard, strict=True))
+                if not loss.isfinite():
+                    raise FloatingPointError(
+                        f"expected a finite error; got {loss.item()} for {names[0]} at step {done}"
+                    )
+                optimizers[student].zero_grad()
                 loss.backward()
-                optimizer.step()
+                optimizers[student].step()
                 if done >= steps - late:
-                    variance = _mean(_error(call.output, call.output[kept].mean(0), kept) for call, kept in heard)
-                    errors[i] += float(loss.detach() / variance) / late
+                    for y, (call, kept) in zip(found, heard, strict=True):
+                        missed[student].add(y[kept], call.output[kept])
             for each in calls.values():
                 each.clear()
-    return errors
+    for student in names_of:
+        student.to(dtype)
+    return [missed[student].share() for _, student in students]
+
+
+def _heard(
+    model: nn.Module, names: Sequence[str], batch: Batch, calls: Mapping[str, list[Call]]
+) -> list[tuple[Call, Bool[Tensor, "batch time"]]]:
+    """The calls of the parts of these names, and which tokens of each exist; once for each part."""
+    parts = {model.get_submodule(name): name for name in reversed(names)}
+    for name in parts.values():
+        if not calls[name]:
+            raise ValueError(f"expected a part that {type(model).__name__} calls; got {name!r}")
+    return [(call, _exists(model, name, batch, call)) for name in reversed(parts.values()) for call in calls[name]]
 
 
 def replaced(model: Model, parts: Mapping[str, nn.Module]) -> Model:
-    """A copy of the model, in eval mode, with other parts in the place of those of that name."""
+    """A copy of the model, in eval mode, with other parts in the place of those of that name.
+
+    Raises: ``ValueError`` if the model has no part of that name, or a part that is shared is to be replaced at some of
+        its places only, or by several others.
+    """
     check_names(model, parts)
-    model = copy.deepcopy(model).eval()
+    for names in together(model, parts):
+        if any(parts[name] is not parts[names[0]] for name in names):
+            raise ValueError(f"expected one part for {', '.join(names)}, which are one; got several")
+    model, parts = copy.deepcopy(model).eval(), copy.deepcopy(dict(parts))  # what is shared stays shared
     for name, part in parts.items():
-        model.set_submodule(name, copy.deepcopy(part).eval())
+        model.set_submodule(name, part.eval())
     return model
 
 
@@ -262,8 +299,7 @@ def _exists(model: nn.Module, name: str, batch: Batch, call: Call) -> Bool[Tenso
     """The tokens that the part of that name writes and that exist."""
     if isinstance(model, Seq2Seq):
         return before_end(batch.inputs) if name.startswith("encoder") else up_to_end(batch.targets)
-    mask = call.facts.get("mask")
-    return call.output.new_ones(call.output.shape[:2], dtype=torch.bool) if mask is None else mask
+    return call.output.new_ones(call.output.shape[:2], dtype=torch.bool) if call.mask is None else call.mask
 
 
 def _mean(errors: Iterable[Tensor]) -> Float[Tensor, ""]:

@@ -1,6 +1,9 @@
 """Where surgery finds the blocks of a network, and how it puts others in their places."""
 
-from typing import Any
+from collections.abc import Iterable
+from copy import deepcopy
+from itertools import chain
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -10,6 +13,7 @@ from anabranch.nn.block import ChannelOnly, Parallel, PreNorm
 from anabranch.nn.block.base import Block
 from anabranch.nn.block.sequential import Sequential
 
+Model = TypeVar("Model", bound=nn.Module)
 # Wirings of which x + channel(norm x) is left when the token mixer adds nothing.
 SEPARABLE = (PreNorm, Parallel)
 
@@ -47,6 +51,47 @@ def replace(trunk: MetaFormer, index: int, block: Block | None) -> None:
                 stage[index] = block
             return
         index -= len(stage)
+
+
+def together(model: nn.Module, chosen: Iterable[str]) -> list[list[str]]:
+    """The chosen names of a model's parts, those of one and the same part together.
+
+    Raises: ``ValueError`` if one of these parts also stands at a place that was not chosen.
+    """
+    named = list(model.named_modules(remove_duplicate=False))
+    parts, places = dict(named), {}
+    for name in chosen:
+        places.setdefault(parts[name], []).append(name)
+    for part, names in places.items():
+        if others := [name for name, each in named if each is part and name not in names]:
+            raise ValueError(
+                f"expected all places of a part that is shared; got {', '.join(names)} without {', '.join(others)}"
+            )
+    return list(places.values())
+
+
+def places_of(model: nn.Module, blocks: Iterable[int], parts: Iterable[nn.Module]) -> list[str]:
+    """Names under which these parts stand in the blocks of these indices, in the order of the blocks."""
+    trunk = trunk_of(model)
+    wanted, named = set(parts), list(model.named_modules(remove_duplicate=False))
+    paths = [f"stages.{i}.{j}." for i, stage in enumerate(trunk.stages) for j in range(len(stage))]  # pyright: ignore
+    hosts = [f"{name}.{paths[i]}".lstrip(".") for i in blocks for name, part in named if part is trunk]
+    return list(
+        dict.fromkeys(name for host in hosts for name, part in named if part in wanted and name.startswith(host))
+    )
+
+
+def untied(module: Model) -> Model:
+    """The network again, with the same tensors, but every block and every mixer an object of its own, in eval mode.
+
+    There one place can be silenced alone, although it shares its weights with others.
+    """
+    tensors = {id(tensor): tensor for tensor in chain(module.parameters(), module.buffers())}
+    copy = deepcopy(module, dict(tensors)).eval()
+    trunk = trunk_of(copy)
+    for index, block in enumerate(trunk.blocks):
+        replace(trunk, index, deepcopy(block, dict(tensors)))
+    return copy
 
 
 def without_mixer(block: Sequential, gain: float = 1.0) -> ChannelOnly:

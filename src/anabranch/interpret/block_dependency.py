@@ -4,7 +4,6 @@ arXiv 2503.18908, section 3: blocks that hardly depend on each other may run sid
 (:class:`anabranch.compress.FFNFusion`).
 """
 
-from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -28,8 +27,8 @@ class BlockDependency(Probe):
     """The matrix ``M[i, j] = 1 - cos(h_j, h_j without i)`` for the blocks of a model, or their channel mixers, in order.
 
     ``h_j`` is what block ``j`` adds to its input, and the cosine is averaged over all tokens that exist; a block is left
-    out by handing its input on, a channel mixer by adding nothing. ``M[i, j]`` is 0 for ``j <= i``. Takes one more pass than
-    there are blocks.
+    out by handing its input on, a channel mixer by adding nothing. ``M[i, j]`` is 0 for ``j <= i``. A part that a pass
+    calls several times stands there once for each call. Takes one more pass than there are calls.
 
     The report has ``parts``, their number, and where there are two, ``mean`` over the pairs and ``next``: the mean over
     neighbours. The array ``dependency`` is the matrix.
@@ -47,38 +46,38 @@ class BlockDependency(Probe):
     @torch.no_grad()
     def measure(self) -> Report:
         self.model.eval()
-        parts = [part for part in self.model.modules() if isinstance(part, self.kind)]
-        whole = self.added(parts, None)
-        matrix = np.zeros((len(parts), len(parts)))
-        for i in range(len(parts) - 1):
-            without = self.added(parts, i)
-            for j in range(i + 1, len(parts)):
+        whole = self.added(None)
+        count = len(whole)
+        matrix = np.zeros((count, count))
+        for i in range(count - 1):
+            without = self.added(i)
+            for j in range(i + 1, count):
                 alike = F.cosine_similarity(whole[j].tokens, without[j].tokens, dim=-1).double()
                 exists = whole[j].exists
                 matrix[i, j] = 1 - float((alike if exists is None else alike[exists]).mean())
-        numbers = {"parts": float(len(parts))}
-        if len(parts) > 1:
-            numbers["mean"] = float(matrix[np.triu_indices(len(parts), 1)].mean())
+        numbers = {"parts": float(count)}
+        if count > 1:
+            numbers["mean"] = float(matrix[np.triu_indices(count, 1)].mean())
             numbers["next"] = float(np.diagonal(matrix, 1).mean())
         return Report(numbers, partial(_figure, matrix), {"dependency": matrix})
 
-    def added(self, parts: Sequence[nn.Module], left_out: int | None) -> dict[int, "Added"]:
-        """What every part adds to the stream, with one left out."""
+    def added(self, left_out: int | None) -> list["Added"]:
+        """What every call of a part adds to the stream, with one left out."""
         assert self.data is not None
-        added: dict[int, Added] = {}
+        added: list[Added] = []
         masks: list[Tensor | None] = [None]  # of the block under way
 
         def enter(module: nn.Module, args: tuple[Tensor, ...], facts: dict[str, Any]) -> None:
             masks[0] = facts.get("mask")
 
-        def record(j: int, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        def record(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
             skipped = args[0] if isinstance(module, Block) else torch.zeros_like(output)
-            added[j] = Added(output - args[0] if isinstance(module, Block) else output, masks[0])
-            return skipped if j == left_out else None
+            added.append(Added(output - args[0] if isinstance(module, Block) else output, masks[0]))
+            return skipped if len(added) - 1 == left_out else None
 
         blocks = [part for part in self.model.modules() if isinstance(part, Block)]
         hooks = [block.register_forward_pre_hook(enter, with_kwargs=True) for block in blocks]
-        hooks += [part.register_forward_hook(partial(record, j)) for j, part in enumerate(parts)]
+        hooks += [part.register_forward_hook(record) for part in self.model.modules() if isinstance(part, self.kind)]
         try:
             forward(self.model, self.data)
         finally:

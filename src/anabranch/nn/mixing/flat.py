@@ -28,7 +28,8 @@ class FlatFeedForward(TokenMixer):
     Arguments:
         dim: channels of a token.
         length: most tokens, ``L`` in the paper.
-        ratio: hidden width over ``length * dim``. The paper's sizes XS, S, M, L and XL are 1/256, 1/128, 1/8, 1/2, 2.
+        ratio: hidden width over ``length * dim``; at least 2 units, as the norm of one is constant. The paper's sizes XS,
+            S, M, L and XL are 1/256, 1/128, 1/8, 1/2, 2.
         causal: no output sees a later token.
         source_length: most tokens of the other sequence; None to mix one sequence with itself.
         out_dim: channels of an output token; ``dim`` if not given.
@@ -57,7 +58,7 @@ class FlatFeedForward(TokenMixer):
         self.length, self.source_length, self.causal = length, source_length, causal
         self.cross = source_length is not None
         self.out_dim = dim if out_dim is None else out_dim
-        self.hidden = max(1, round(ratio * length * dim))
+        self.hidden = max(2, round(ratio * length * dim))
         self.norm = nn.LayerNorm((length + (source_length or 0)) * dim)
         self.widen = nn.Linear(self.norm.normalized_shape[0], self.hidden)
         self.activation = nn.LeakyReLU()
@@ -93,21 +94,31 @@ class FlatFeedForward(TokenMixer):
     def prefixes(
         self, own: Float[Tensor, "batch length dim"], other: Float[Tensor, "batch source dim"] | None
     ) -> Float[Tensor, "batch length hidden"]:
-        """:meth:`whole` of every prefix: ``W (gain (z - mean) / deviation + offset) + b`` with running sums over ``z``."""
+        """:meth:`whole` of every prefix: ``W (gain (z - mean) / deviation + offset) + b`` with running sums over ``z``.
+
+        The sums are of at least float32, and of what differs from the first token's mean, which changes no norm: where
+        tokens are far from zero, little would be left of their digits. The zeros behind a prefix differ by as much.
+        """
+        kind = torch.promote_types(own.dtype, torch.float32)
         weight = self.widen.weight * self.norm.weight
-        split = self.length * self.dim
+        split, width = self.length * self.dim, self.norm.normalized_shape[0]
         by_token = weight[:, :split].unflatten(1, (self.length, self.dim))
-        added = torch.einsum("ntd,htd->nth", own, by_token).cumsum(1)
-        total, square = own.sum(-1).cumsum(1), own.square().sum(-1).cumsum(1)
+        start = own[:, :1].detach().mean(-1, keepdim=True)
+        far, left = start[..., 0].to(kind), self.dim * torch.arange(self.length, device=own.device).flip(0)
+        behind = by_token.to(kind).sum(2).flip(1).cumsum(1).flip(1) - by_token.to(kind).sum(2)
+        own = own - start
+        added = torch.einsum("ntd,htd->nth", own, by_token).to(kind).cumsum(1) - far[..., None] * behind.mT
+        total = own.to(kind).sum(-1).cumsum(1) - far * left
+        square = own.to(kind).square().sum(-1).cumsum(1) + far.square() * left
         if other is not None:
-            row = other.flatten(1)
+            row = other.flatten(1) - start[:, 0]
             added = added + F.linear(row, weight[:, split:])[:, None]
+            row = row.to(kind)
             total, square = total + row.sum(1, keepdim=True), square + row.square().sum(1, keepdim=True)
-        width = self.norm.normalized_shape[0]
         mean = total / width
         deviation = ((square / width - mean.square()).clamp(min=0) + self.norm.eps).sqrt()
-        centred = added - mean[..., None] * weight.sum(1)
-        return centred / deviation[..., None] + F.linear(self.norm.bias, self.widen.weight, self.widen.bias)
+        centred = (added - mean[..., None] * weight.to(kind).sum(1)) / deviation[..., None]
+        return centred.to(own.dtype) + F.linear(self.norm.bias, self.widen.weight, self.widen.bias)
 
     def cost(self, n: int) -> int:
         offset = self.widen.in_features if self.causal else 0  # of the norm, through the map to the hidden layer
