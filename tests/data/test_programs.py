@@ -5,8 +5,8 @@ from random import Random
 import pytest
 import torch
 
-from anabranch.data.programs import StringDSL, StringPrograms, StringTask, consistent, enumerate_programs, typo
-from anabranch.data.programs.language import COMPOSE
+from anabranch.data.programs import StringDSL, StringPrograms, StringTask, consistent, enumerate_programs, tasks, typo
+from anabranch.data.programs.language import COMPOSE, END
 from anabranch.data.programs.operators import OPERATORS
 from anabranch.errors import InputError
 from anabranch.models.decode import beam
@@ -136,6 +136,27 @@ def test_programs_to_avoid_are_not_drawn():
     assert drawn.keys() == {"ToCase ToAllCaps"}
 
 
+def test_inputs_on_which_no_expression_is_defined_are_drawn_anew():
+    dsl = StringDSL(operators=["GetToken"], types=["Number"])
+    for task in StringPrograms(dsl, ("sun", "oak"), seed=0, fields=1).tasks(4):
+        assert all(output.isdigit() for output in task.outputs)
+
+
+def test_a_source_without_tasks_says_what_it_looked_for(monkeypatch):
+    monkeypatch.setattr(tasks, "INPUTS", 5)
+    monkeypatch.setattr(tasks, "PROGRAMS", 50)
+    undefined = StringDSL(operators=["GetToken"], types=["AllCaps"])
+    monkeypatch.setattr(StringPrograms, "inputs", lambda self: ("sun", "oak"))
+    with pytest.raises(InputError, match="got none with the operators GetToken, the types AllCaps"):
+        StringPrograms(undefined, WORDS, seed=0).task()
+    dsl = StringDSL(operators=["ToCase"], compose=False)
+    with pytest.raises(InputError, match="at most 2 characters"):
+        StringPrograms(dsl, WORDS, seed=0, longest=2).task()
+    avoid = frozenset(f"ToCase To{case}" for case in ("Lower", "AllCaps", "Proper"))
+    with pytest.raises(InputError, match="and 3 programs to avoid"):
+        StringPrograms(dsl, WORDS, seed=0, expressions=1, avoid=avoid).task()
+
+
 def test_a_typo_changes_one_character():
     random = Random(0)
     for text in ("a", "Hello 12"):
@@ -182,10 +203,24 @@ def test_the_search_finds_the_shortest_program_and_nothing_that_is_wrong():
     assert enumerate_programs(SMALL, INPUTS, OUTPUTS, limit=3) is None
 
 
+def test_the_search_finds_programs_of_which_a_part_gives_nothing_for_some_inputs():
+    dsl = StringDSL(operators=["ConstStr", "GetFrom"], types=["Word"], delimiters=".", characters="x")
+    for text in ("""ConstStr "x" GetFrom '.'""", """GetFrom '.' ConstStr "x" """, "GetFrom '.'"):
+        program = dsl.parse(text)
+        for inputs in (("a.b", "a."), ("a.", "b."), ("a.b", "c.d")):
+            outputs = tuple(dsl.run(program, given) or "" for given in inputs)
+            found = enumerate_programs(dsl, inputs, outputs)
+            assert found is not None and len(found) <= len(program)
+            assert tuple(dsl.run(found, given) for given in inputs) == outputs
+            assert consistent(dsl, inputs, outputs)((*dsl.numbers(found), END))
+    assert enumerate_programs(dsl, ("a.", "b."), ("", "")) == (("GetFrom", "."),)
+    assert enumerate_programs(dsl, ("a.", "b."), ("", "b"), expressions=4) is None
+
+
 def test_the_search_solves_tasks_of_the_source():
     dsl = StringDSL(operators=["GetToken", "ToCase", "ConstStr"], types=["Word", "Number"], delimiters=" ,", indices=2)
-    tasks: list[StringTask] = StringPrograms(dsl, WORDS, seed=0, expressions=2).tasks(10)
-    for task in tasks:
+    drawn: list[StringTask] = StringPrograms(dsl, WORDS, seed=0, expressions=2).tasks(10)
+    for task in drawn:
         program = enumerate_programs(dsl, task.inputs, task.outputs, expressions=2)
         assert program is not None
         assert tuple(dsl.run(program, text) for text in task.inputs) == task.outputs

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from anabranch.models.decode import END
 from anabranch.models.language import DualDictionary
 from anabranch.models.language.dual_dictionary import TERMS, UNSCORED, targets
+from anabranch.testing import check_autocast, check_gradients, check_same_seed, check_scales, check_state_dict
 
 TOKENS, WORD, DIM = 11, 5, 8
 
@@ -153,6 +154,23 @@ def test_a_word_outside_training_is_defined_by_its_vector_alone():
     found = part.define(unseen, longest=8)
     assert found == [part.define(word[None], longest=8)[0] for word in unseen]
     assert len({tuple(text) for text in found}) > 2
+
+
+class Summed(nn.Module):
+    """All terms of the loss, for words with fixed definitions."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = DualDictionary(TOKENS, WORD, dim=DIM, depth=1, heads=2)
+
+    def forward(self, x):
+        return torch.stack([*self.model.losses(x, data()[1]).values()])
+
+
+def test_it_keeps_the_laws_of_every_part():
+    words = data()[0].float()
+    for check in (check_gradients, check_state_dict, check_autocast, check_same_seed, check_scales):
+        check(Summed, words)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -3,12 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from anabranch.data.babi import PEOPLE, PLACES, WORDS, BabiLike
 from anabranch.models.language import MemN2N
 from anabranch.models.language.memn2n import remembered, with_empty_lines
 from anabranch.nn.memory import MemoryHops
-from anabranch.testing import check_state_dict
+from anabranch.testing import check_autocast, check_gradients, check_same_seed, check_state_dict
 
 V, D, J = 12, 8, 4
 
@@ -178,8 +179,22 @@ def test_hops_read_what_exists_and_gradients_are_right():
     assert torch.autograd.gradcheck(lambda *_: net(x), tuple(net.parameters()), fast_mode=True)
 
 
-def test_saved_weights_are_all_there_is():
-    check_state_dict(lambda: MemN2N(V, dim=D), lines())
+class Answered(nn.Module):
+    """Answers about fixed stories, the logits of each times a given vector."""
+
+    def __init__(self, **options):
+        super().__init__()
+        self.model = MemN2N(V, dim=D, **options)
+
+    def forward(self, x):
+        return self.model(lines()) * x
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_it_keeps_the_laws_of_every_part(recurrent):
+    check_state_dict(lambda: MemN2N(V, dim=D, recurrent=recurrent), lines())
+    for check in (check_gradients, check_autocast, check_same_seed):
+        check(lambda: Answered(recurrent=recurrent), torch.randn(3, V))
 
 
 def test_a_few_steps_learn_one_fact():

@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from anabranch.models import MetaFormer
 from anabranch.models.language import BiEncoder, CrossEncoder, Encoder, PolyEncoder, Texts, ranks_among
 from anabranch.nn.attention import PolyAttention
+from anabranch.testing import check_autocast, check_gradients, check_same_seed, check_scales, check_state_dict
 
 DIM = 8
 KINDS = ("bi", "poly", "cross")
@@ -57,6 +58,29 @@ def test_one_code_is_attention_pooling_that_candidates_do_not_influence():
     torch.testing.assert_close(part(tokens, torch.randn(3, DIM).double()), pooled.expand(2, 3, DIM))
     more = PolyAttention(DIM, codes=2).double()(tokens, torch.randn(3, DIM).double())
     assert not torch.allclose(more[:, 0], more[:, 1])
+
+
+def test_without_codes_candidates_weigh_the_first_tokens_that_exist():
+    part, candidates = PolyAttention(DIM, codes=3, learned=False).double(), torch.randn(4, DIM).double()
+    assert not list(part.parameters())
+    tokens, mask = torch.randn(2, 6, DIM).double(), torch.arange(6) < torch.tensor([[6], [2]])
+    for context, first, seen in zip(tokens, (3, 2), part(tokens, candidates, mask), strict=True):
+        read = context[:first]
+        torch.testing.assert_close(seen, (candidates @ read.mT).softmax(-1) @ read)
+    torch.testing.assert_close(part(tokens[:, :2], candidates)[1], part(tokens, candidates, mask)[1])
+    scores = part.score(part.summaries(tokens, mask), candidates, part.summarised(mask))
+    torch.testing.assert_close(scores, (part(tokens, candidates, mask) * candidates).sum(-1))
+
+
+def test_a_poly_encoder_without_codes_is_padding_invariant_and_has_fewer_weights():
+    encoder = Encoder(nn.Linear(5, DIM), MetaFormer(DIM, 1), DIM)
+    first, coded = (PolyEncoder(encoder, codes=3, learned=learned).double().eval() for learned in (False, True))
+    sizes = [sum(p.numel() for p in part.parameters()) for part in (first, coded)]
+    assert sizes[1] - sizes[0] == 3 * DIM
+    contexts, candidates = texts(2, lengths=[6, 2]), texts(3)
+    scores = first(contexts, candidates)
+    alone = Texts(contexts.tokens[1:, :2], contexts.mask[1:, :2])
+    torch.testing.assert_close(first(alone, candidates), scores[1:])
 
 
 def test_codes_start_between_zero_and_one():
@@ -139,6 +163,47 @@ def test_ranks_count_the_candidates_that_score_as_high_as_the_right_one(kind):
     expected = [int((scores[i, row] >= scores[i, row[0]]).sum()) for i, row in enumerate(lists)]
     assert ranks_among(part, contexts, candidates, lists).tolist() == expected
     assert expected[2] >= 2  # the same text twice: the right one has the last place
+
+
+class Attended(nn.Module):
+    """The contexts as four fixed candidates see them."""
+
+    def __init__(self, **options):
+        super().__init__()
+        self.part = PolyAttention(DIM, codes=3, **options)
+        self.register_buffer("candidates", torch.linspace(-1, 1, 4 * DIM).view(4, DIM))
+
+    def forward(self, x):
+        return self.part(x, self.candidates.to(x.dtype))
+
+
+class Ranked(nn.Module):
+    """Scores of three fixed candidates, for contexts without padding."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.model = {"bi": BiEncoder, "poly": PolyEncoder, "cross": CrossEncoder}[kind](
+            Encoder(nn.Linear(5, DIM), MetaFormer(DIM, 1, mixer="attention"), DIM)
+        )
+        self.register_buffer("candidates", torch.linspace(-1, 1, 60).view(3, 4, 5))
+
+    def forward(self, x):
+        own, others = x, self.candidates.to(x.dtype)
+        return self.model(*(Texts(t, torch.ones(t.shape[:2], dtype=torch.bool)) for t in (own, others)))
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_poly_attention_keeps_the_laws_of_every_part(learned):
+    x = torch.randn(3, 5, DIM)
+    for check in (check_gradients, check_state_dict, check_autocast, check_same_seed, check_scales):
+        check(lambda: Attended(learned=learned), x)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_encoders_keep_the_laws_of_every_part(kind):
+    x = torch.randn(3, 4, 5)
+    for check in (check_gradients, check_state_dict, check_autocast, check_same_seed, check_scales):
+        check(lambda: Ranked(kind), x)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -1,10 +1,12 @@
 import pytest
 import torch
+from torch import nn
 
 from anabranch.data.programs import StringDSL, StringPrograms, row_text, text_rows
 from anabranch.errors import InputError
 from anabranch.models.language import AttentiveLSTM, RobustFill, RobustFillInduction
 from anabranch.models.language.reader import Memory, States
+from anabranch.testing import check_autocast, check_gradients, check_same_seed, check_state_dict
 
 DSL = StringDSL(operators=["GetToken", "ToCase", "ConstStr"], types=["Word", "Number"], characters=",.", indices=2)
 WORDS = ("sun", "oak", "leaf")
@@ -121,6 +123,28 @@ def test_induction_shares_the_laws_and_reads_the_new_input(attention):
         [row_text(r) for r in inputs[0]], [row_text(r) for r in outputs[0]], ["ab", "c 1"], longest=5
     )
     assert len(answers) == 2
+
+
+class Written(nn.Module):
+    """Logits of fixed programs, or outputs, times a given vector for each task."""
+
+    def __init__(self, attention, kind):
+        super().__init__()
+        words = (len(DSL.vocabulary),) if kind is RobustFill else ()
+        self.model, self.given = kind(*words, dim=4, embed=3, attention=attention), batch(2, 3)
+
+    def forward(self, x):
+        inputs, outputs, program = self.given
+        if isinstance(self.model, RobustFill):
+            return self.model(inputs, outputs, program) * x
+        return self.model(inputs[:, 1:], outputs[:, 1:], inputs[:, 0], outputs[:, 0]) * x
+
+
+@each
+@pytest.mark.parametrize("kind", [RobustFill, RobustFillInduction])
+def test_both_keep_the_laws_of_every_part(attention, kind):
+    for check in (check_gradients, check_state_dict, check_autocast, check_same_seed):
+        check(lambda: Written(attention, kind), torch.randn(2, 1, 1))
 
 
 @pytest.mark.parametrize("check", [True, False])

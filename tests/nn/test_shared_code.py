@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from anabranch.nn.fusion import SharedCode
+from anabranch.testing import check_part
 
 
 def middle(**options):
@@ -52,6 +53,24 @@ def test_disagreement_is_the_mean_over_pairs_of_kinds():
 def test_gradients_are_right_in_double_precision():
     part, x = middle(), things()["text"].requires_grad_()
     assert torch.autograd.gradcheck(lambda x: part.decode("sound", part.encode("text", x)), x)
+
+
+class Converted(nn.Module):
+    """From an image to a text."""
+
+    def __init__(self, shared):
+        super().__init__()
+        self.part = SharedCode(
+            {"image": nn.Linear(5, 8), "text": nn.Linear(4, 8)}, {"text": nn.Linear(8, 4)}, 8, shared=shared
+        )
+
+    def forward(self, x):
+        return self.part.decode("text", self.part.encode("image", x))
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_it_keeps_the_laws_of_every_part(shared):
+    check_part(lambda: Converted(shared), torch.randn(3, 5))
 
 
 def test_a_decoder_without_an_encoder_is_refused():

@@ -1,4 +1,4 @@
-"""DataMUX (arXiv 2202.09318): several samples share one forward pass, which is faster and costs little accuracy.
+"""DataMUX (arXiv 2202.09318): several samples share one forward pass, which is meant to be fast and nearly as accurate.
 
 The paper mixes the embedded tokens of up to 40 sentences and a transformer of 12 layers and 768 channels answers for all
 of them, 18 times as many a second. Here a transformer of two layers and 64 channels says what kind of thing a WordNet
@@ -12,6 +12,12 @@ beforehand.
 Accuracy is the mean over five random ways to put the test samples together, and ``spread`` their standard deviation: a
 prediction depends on its companions. Throughput is samples a second of the process's own time on one thread, embedding
 and classifier included, the best of several rounds in which the networks take turns.
+
+What a first run showed, before the perceptron's throughput and the floor for 4 texts had rules: with 2 texts at a time
+the transformer loses 20 points of accuracy, with 4 and 8 it says little more than the commonest class, so that the
+rules that compare those two say nothing. The perceptron becomes slower, 0.46 to 0.59 times as fast as for one digit:
+reading a sample out of the mixture takes a layer as large as its largest, as much work as the whole network does for
+a sample. A network gains only where it is much deeper than what reads its output.
 
 Made smaller: 64 channels hold far fewer sentences than 768, so accuracy should fall faster; few steps of retrieval; the
 1000 commonest words. Where the paper warms up with mixing factors of norm 20 and goes on with norm 1, they keep the norm
@@ -38,14 +44,18 @@ from anabranch.nn.fusion import Demultiplex, MLPDemultiplex, Multiplex, Multiple
 
 CLAIM = Claim(
     paper="datamux",
-    statement="A transformer answers for 2 and 4 samples at a time 1.6 and 2.5 times as fast as for one, loses little "
-    "accuracy with 2 and more with more; it needs a map of its own for every slot and learns better from retrieval "
-    "first. A perceptron does so to a lesser extent.",
+    statement="The paper's finding, looked for in a small transformer and a perceptron: 2 and 4 samples at a time are "
+    "answered 1.6 and 2.5 times as fast as one, with little loss of accuracy for 2 and more for more; every slot needs a "
+    "map of its own, and the transformer learns better from retrieval first.",
     rules=(
         Rule("text1.accuracy", ">=", 0.4),
         Rule("text2.throughput / text1.throughput", ">=", 1.6),
         Rule("text4.throughput / text1.throughput", ">=", 2.5),
+        Rule("digits2.throughput / digits1.throughput", ">=", 1.6),
+        Rule("digits4.throughput / digits1.throughput", ">=", 2.5),
         Rule("text2.accuracy - text1.accuracy", ">=", -0.05),
+        # Without this, what holds for 4 texts could hold because nothing was learned.
+        Rule("text4.accuracy - commonest.accuracy", ">=", 0.05),
         Rule("text2.accuracy - text4.accuracy", ">=", -0.01),
         Rule("text4.accuracy - text8.accuracy", ">=", -0.01),
         Rule("text4.accuracy - text4_identity.accuracy", ">=", 0.1),
@@ -141,7 +151,7 @@ def measure(seed: int) -> Measurements:
     """Accuracy, spread over companions and throughput of every arm at its better learning rate."""
     tasks = {"text": text_task(seed), "digits": digits(fold=seed % 5)}
     best: dict[str, nn.Module] = {}
-    measured: Measurements = {}
+    measured: Measurements = {"commonest.accuracy": commonest(tasks["text"])}
     for arm, (data, n, mixing, warm) in ARMS.items():
         task, runs = tasks[data], []
         torch.manual_seed(seed)
@@ -175,6 +185,12 @@ def text_task(seed: int) -> Task:
         return Samples(torch.where(batch.inputs < WORDS, batch.inputs, 1)[:, :LENGTH], batch.targets)
 
     return replace(task, train=common(task.train), valid=common(task.valid), test=common(task.test))
+
+
+def commonest(task: Task) -> float:
+    """Share of the test samples that have the commonest class of the training samples."""
+    train, test = (split.batch(torch.arange(len(split))).targets for split in (task.train, task.test))
+    return float((test == train.mode().values).double().mean())
 
 
 def train(model: nn.Module, task: Task, rate: float, steps: int, seed: int) -> None:

@@ -30,6 +30,11 @@ first met by codes that are all alike: their variance ends at 0.001, and the med
 vector. Without that loss the variance is 3 and the median rank 830; with only the two tasks, 690, as of the net for
 words alone (670). With the paper's larger start it is the same. The paper's many epochs may leave that state; 500
 steps do not.
+
+BLEU is a weak witness here, and the margin of 0.005 is about as large as all that a net gains by reading the word. With
+another seed, the larger rate and the likeliest token each time, the writer's definitions got 0.0155, and 0.0096 when
+each was held against the definitions of another word drawn at random. Nats tell more: 3.86 a token with the word's own
+vector, 4.21 with another word's, 4.19 with none.
 """
 
 from functools import cache

@@ -3,11 +3,15 @@
 The paper trains on the twenty bAbI tasks, from questions and answers alone, and finds that three hops err far less than
 one where two or three sentences have to be put together, less than an LSTM, and more than memory networks that are told
 which sentences matter. Here generated stories of twelve sentences ask for one, two or three facts, and every network is
-trained on the three kinds together. All of them see the same stories in the same order, have as many steps, and two
+trained on the three kinds together. All of them see the same stories in the same order, have as many steps, and
 settings to choose from by their error on further stories: the memory networks start without softmax or not, the LSTM
-has two learning rates. The LSTM reads the question first, so that it knows what to look for, and a sentence at a time,
-both of which make it stronger than the paper's. The ceiling has three hops and is trained on the supporting sentences
-as well; it has one setting.
+has three learning rates. The LSTM reads the question first, so that it knows what to look for, and a sentence at a time,
+both of which make it stronger than the paper's. The supervised network has three hops and is trained on the supporting
+sentences as well; it has one setting, and so is no bound of what three hops can do.
+
+The LSTM stays at about the level of a heuristic, to answer the newest place that is named, which errs on 0.54, 0.71 and
+0.64 of 200 questions about one, two and three facts. The paper's LSTM fails too. That three hops err less therefore says
+that they put facts together, not that they beat a recurrent network that does.
 
 As in the paper: 20 channels, adjacent tying, word order encoded, a tenth of empty memories, and a start without softmax.
 Otherwise: Adam with a decaying rate instead of gradient descent halved every 25 epochs, and the start without softmax
@@ -52,7 +56,11 @@ CLAIM = Claim(
 
 STORIES, FURTHER = 1000, 500  # of each kind, to train, and to validate and to test on
 STEPS, BATCH = 900, 64
-SETTINGS = {"memory": ((3e-2, 0.0), (3e-2, 0.25)), "supervised": ((3e-2, 0.0),), "lstm": ((5e-3, 0.0), (1e-2, 0.0))}
+SETTINGS = {
+    "memory": ((3e-2, 0.0), (3e-2, 0.25)),
+    "supervised": ((3e-2, 0.0),),
+    "lstm": ((2e-3, 0.0), (5e-3, 0.0), (1e-2, 0.0)),
+}
 
 
 class LSTMReader(nn.Module):

@@ -54,7 +54,7 @@ def enumerate_programs(
         made = []
         for text, output in zip(inputs, outputs, strict=True):
             part = dsl.apply(expression, text)
-            if not part or part not in output:
+            if part is None or part not in output:
                 break
             made.append(part)
         else:
@@ -66,7 +66,7 @@ def enumerate_programs(
         for made, expression in kinds.items():
             if all(map(str.startswith, rest, made)):
                 following = tuple(text[len(part) :] for text, part in zip(rest, made, strict=True))
-                if all(following) and (found := complete(following, size - 1)) is not None:
+                if following != rest and any(following) and (found := complete(following, size - 1)) is not None:
                     return (expression, *found)
         return None
 

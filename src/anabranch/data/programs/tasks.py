@@ -10,8 +10,11 @@ from jaxtyping import Int
 from torch import Tensor
 
 from anabranch.data.programs.language import Expression, Program, StringDSL
+from anabranch.errors import InputError
 
 CHARACTERS = 96  # printable ASCII from 1, and 0 for the end
+PATIENCE = 200  # draws of an expression until it is looked up whether there is any
+INPUTS, PROGRAMS = 300, 10_000  # that are tried for a task
 
 
 @dataclass(frozen=True)
@@ -71,22 +74,49 @@ class StringPrograms:
         return tuple(texts)
 
     def task(self) -> StringTask:
-        """The next task."""
-        while True:
+        """The next task.
+
+        Raises: ``InputError`` if none is found, because the language's expressions are defined on hardly any inputs, or
+        because of ``longest`` or ``avoid``.
+        """
+        barren = 0
+        for _ in range(PROGRAMS):
             inputs, size = self.inputs(), self.random.randint(1, self.most)
-            drawn = [self._expression(inputs) for _ in range(size)]
+            drawn = self._expressions(inputs, size)
+            if drawn is None:
+                barren += 1
+                if barren == INPUTS:
+                    break
+                continue
             program = tuple(expression for expression, _ in drawn)
             outputs = tuple("".join(parts) for parts in zip(*(made for _, made in drawn), strict=True))
             if max(map(len, outputs)) <= self.longest and self.dsl.write(program) not in self.avoid:
                 return StringTask(program, inputs, outputs)
+        raise InputError(
+            f"expected a language with programs for inputs of up to {self.fields} words and numbers; got none with the "
+            f"operators {', '.join(self.dsl.operators)}, the types {', '.join(self.dsl.values['type'])}, outputs of at "
+            f"most {self.longest} characters and {len(self.avoid)} programs to avoid"
+        )
 
     def tasks(self, count: int) -> list[StringTask]:
         """The next tasks."""
         return [self.task() for _ in range(count)]
 
-    def _expression(self, inputs: tuple[str, ...]) -> tuple[Expression, list[str]]:
+    def _expressions(self, inputs: tuple[str, ...], size: int) -> list[tuple[Expression, list[str]]] | None:
+        """Random expressions and what they give, or None if there is none for these inputs."""
+        drawn = []
+        for _ in range(size):
+            found = self._expression(inputs)
+            if found is None:
+                return None
+            drawn.append(found)
+        return drawn
+
+    def _expression(self, inputs: tuple[str, ...]) -> tuple[Expression, list[str]] | None:
         """A random expression that gives something for every input, and what it gives."""
-        while True:
+        tried = 0
+        while tried != PATIENCE or self._possible(inputs):
+            tried += 1
             expression = self.dsl.draw(self.random)
             made = []
             for text in inputs:
@@ -96,6 +126,11 @@ class StringPrograms:
                 made.append(part)
             else:
                 return expression, made
+        return None
+
+    def _possible(self, inputs: tuple[str, ...]) -> bool:
+        """Whether any expression gives something for every input; a composed one only does if its inner one does."""
+        return any(all(self.dsl.apply(expression, text) for text in inputs) for expression in self.dsl.simple())
 
 
 def typo(text: str, random: Random) -> str:

@@ -42,17 +42,18 @@ class PolyEncoder(BiEncoder):
     Arguments:
         encoder, pool: as in :class:`BiEncoder`; contexts are not pooled.
         codes: number of vectors of a context.
+        learned: whether learned codes read them from the context; if not, they are the states of its first tokens.
     """
 
-    def __init__(self, encoder: Encoder, *, codes: int = 64, pool: Pool | None = None):
+    def __init__(self, encoder: Encoder, *, codes: int = 64, learned: bool = True, pool: Pool | None = None):
         super().__init__(encoder, pool=pool)
-        self.attention = PolyAttention(encoder.dim, codes=codes)
+        self.attention = PolyAttention(encoder.dim, codes=codes, learned=learned)
 
     def score_encoded(
         self, contexts: Texts, encoded: Float[Tensor, "candidates dim"]
     ) -> Float[Tensor, "contexts candidates"]:
         summaries = self.attention.summaries(self.contexts(contexts), contexts.mask)
-        return self.attention.score(summaries, encoded)
+        return self.attention.score(summaries, encoded, self.attention.summarised(contexts.mask))
 
 
 class CrossEncoder(Scorer):
