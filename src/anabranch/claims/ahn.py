@@ -50,9 +50,9 @@ CLAIM = Claim(
         Rule("ahn.kl / pooled.kl", "<", 1.0),
         Rule("1 - ahn.cache / full.cache", ">=", 0.7),
         # The model has learned, and uses what lies beyond the window.
-        Rule("full.bits", "<", 3.7),
-        Rule("cut.kl", ">=", 0.01),
-        Rule("cut.bits - full.bits", ">", 0.0),
+        Rule("full.bits", "<", 3.7, check=True),
+        Rule("cut.kl", ">=", 0.01, check=True),
+        Rule("cut.bits - full.bits", ">", 0.0, check=True),
     ),
     seeds=3,
     minutes=7,

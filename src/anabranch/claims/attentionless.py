@@ -44,7 +44,7 @@ CLAIM = Claim(
         # What was replaced was needed, and the teacher has learned its task.
         Rule("encoder_L - encoder_alone", ">=", 0.05),
         Rule("encoder_L - encoder_mean", ">=", 0.05),
-        Rule("teacher", ">=", 0.25),
+        Rule("teacher", ">=", 0.25, check=True),
     ),
     seeds=3,
     minutes=5,

@@ -42,8 +42,8 @@ CLAIM = Claim(
         Rule("spearman", ">", 0.5),
         Rule("fused.seconds / base.seconds", "<", 1.0),
         # What is fused is a sensible network: it has learned, and lost little with its attentions.
-        Rule("base.bits", "<", 4.0),
-        Rule("base.bits / teacher.bits - 1", "<=", 0.05),
+        Rule("base.bits", "<", 4.0, check=True),
+        Rule("base.bits / teacher.bits - 1", "<=", 0.05, check=True),
     ),
     seeds=3,
     minutes=3,

@@ -43,7 +43,7 @@ CLAIM = Claim(
         Rule("hyper.at_1000 - attention.at_1000", ">", 0.0),
         *(Rule(f"hyper.best_of_{k} - attention.best_of_{k}", ">", 0.0) for k in (1, 2)),
         Rule("hyper.seconds / attention.seconds", "<", 1.0),
-        Rule("attention.at_10000", ">=", 0.5),
+        Rule("attention.at_10000", ">=", 0.5, check=True),
     ),
     seeds=3,
     minutes=5,

@@ -39,7 +39,7 @@ CLAIM = Claim(
     "errs at most half as often on two facts, and less on three; and it errs less than an LSTM that reads the story.",
     rules=(
         Rule("hops1.error1", "<=", 0.05),
-        Rule("supervised.error2", "<=", 0.1),
+        Rule("supervised.error2", "<=", 0.1, check=True),
         Rule("hops1.error2 - 2 * hops3.error2", ">=", 0.0),
         Rule("hops1.error2 - hops2.error2", ">", 0.0),
         Rule("hops1.error3 - hops3.error3", ">", 0.0),

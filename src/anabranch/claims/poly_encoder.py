@@ -44,7 +44,7 @@ CLAIM = Claim(
         Rule("cross.mrr - poly.mrr", ">=", 0.0),
         Rule("poly.seconds / bi.seconds", "<=", 2.0),
         Rule("cross.seconds / poly.seconds", ">=", 20.0),
-        Rule("bi.top1", ">=", 0.2),
+        Rule("bi.top1", ">=", 0.2, check=True),
     ),
     seeds=3,
     minutes=5,

@@ -34,7 +34,7 @@ from anabranch.nn.attention import SinkhornAttention
 
 def _rules(task: str) -> list[Rule]:
     return [
-        Rule(f"{task}.softmax.accuracy", ">=", 0.5),
+        Rule(f"{task}.softmax.accuracy", ">=", 0.5, check=True),
         Rule(f"{task}.sinkhorn3.accuracy - {task}.softmax.accuracy", ">=", -0.005),
         Rule(f"{task}.sinkhorn5.accuracy - {task}.softmax.accuracy", ">=", -0.005),
         Rule(f"{task}.softmax.columns_end / {task}.softmax.columns_early", "<", 1.0),
