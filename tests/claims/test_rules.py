@@ -63,10 +63,21 @@ def test_the_interval_is_that_of_the_mean():
 
 def test_verdicts():
     rule = Rule("a", ">", 0)
-    assert claim(rule).verdict(["holds", "holds"]) == "holds"
-    assert claim(rule).verdict(["holds", "unsure"]) == "holds in part"
-    assert claim(rule).verdict(["unsure", "fails"]) == "holds in part"
-    assert claim(rule).verdict(["fails", "fails"]) == "does not hold here"
+    two = claim(rule, rule)
+    assert two.verdict(["holds", "holds"]) == "holds"
+    assert two.verdict(["holds", "unsure"]) == "holds in part"
+    assert two.verdict(["unsure", "fails"]) == "holds in part"
+    assert two.verdict(["fails", "fails"]) == "does not hold here"
+
+
+def test_a_check_alone_makes_no_claim_hold_in_part():
+    checked = claim(Rule("learned", ">", 0, check=True), Rule("a", ">", 0), Rule("b", ">", 0))
+    assert checked.verdict(["holds", "fails", "fails"]) == "does not hold here"
+    assert checked.verdict(["holds", "holds", "fails"]) == "holds in part"
+    assert checked.verdict(["fails", "holds", "holds"]) == "holds in part"
+    assert checked.verdict(["holds", "holds", "holds"]) == "holds"
+    with pytest.raises(ValueError, match="at least one rule that is not a mere check; got 1 rules"):
+        claim(Rule("learned", ">", 0, check=True))
 
 
 def test_the_fingerprint_follows_the_rule_and_not_the_wording():
@@ -77,6 +88,7 @@ def test_the_fingerprint_follows_the_rule_and_not_the_wording():
     assert base.fingerprint() != claim(Rule("a", ">", 0.2)).fingerprint()
     assert base.fingerprint() != claim(Rule("a", ">=", 0.1)).fingerprint()
     assert base.fingerprint() != claim(rule, seeds=4).fingerprint()
+    assert base.fingerprint() != claim(Rule("a", ">", 0.1, check=True), rule).fingerprint()
 
 
 def test_a_claim_needs_three_seeds_and_a_rule():

@@ -28,11 +28,14 @@ class Rule:
             max, min, abs, log and sqrt may be used.
         relation: ``">="``, ``">"``, ``"<="`` or ``"<"``.
         bound: the margin that was fixed beforehand.
+        check: says nothing of the paper, only that the comparison is worth something: the baseline has learned, sizes
+            are equal. A claim cannot hold without its checks, and they alone do not make it hold in part.
     """
 
     quantity: str
     relation: Literal[">=", ">", "<=", "<"]
     bound: float
+    check: bool = False
 
     def __post_init__(self) -> None:
         if self.relation not in (">=", ">", "<=", "<"):
@@ -78,7 +81,7 @@ class Claim:
     Arguments:
         paper: the paper's slug in the catalog.
         statement: the claim in one sentence.
-        rules: *holds* if all hold, *does not hold here* if all fail, else *holds in part*.
+        rules: *holds* if all hold, *does not hold here* if all fail that are not mere checks, else *holds in part*.
         seeds: how many runs, at least 3; ``measure(seed)`` is called with 0, 1, ...
         minutes: about how much processor time all seeds take together.
         smaller: what was made smaller than in the paper, and what that could change.
@@ -95,18 +98,21 @@ class Claim:
         object.__setattr__(self, "rules", tuple(self.rules))
         if self.seeds < 3:
             raise ValueError(f"a claim needs at least 3 seeds; got {self.seeds}")
-        if not self.rules:
-            raise ValueError("a claim needs at least one rule")
+        if all(rule.check for rule in self.rules):
+            raise ValueError(f"a claim needs at least one rule that is not a mere check; got {len(self.rules)} rules")
 
     def fingerprint(self) -> str:
         """Hash of the decision rule; evidence from another rule is stale."""
-        data = {"rules": [asdict(rule) for rule in self.rules], "seeds": self.seeds}
+        rules = [{name: value for name, value in asdict(rule).items() if value is not False} for rule in self.rules]
+        data = {"rules": rules, "seeds": self.seeds}
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
     def verdict(self, outcomes: list[Outcome]) -> Verdict:
+        """What the outcomes of all rules, in order, say of the claim."""
         if all(outcome == "holds" for outcome in outcomes):
             return "holds"
-        return "does not hold here" if all(outcome == "fails" for outcome in outcomes) else "holds in part"
+        of_the_paper = [outcome for rule, outcome in zip(self.rules, outcomes, strict=True) if not rule.check]
+        return "does not hold here" if all(outcome == "fails" for outcome in of_the_paper) else "holds in part"
 
 
 def _evaluate(node: ast.expr, measured: Mapping[str, float]) -> float:

@@ -34,9 +34,10 @@ class RuleResult:
     mean: float
     interval: tuple[float, float]
     outcome: Outcome
+    check: bool = False
 
     def __str__(self) -> str:
-        return f"{self.quantity} {self.relation} {self.bound:g}"
+        return f"{self.quantity} {self.relation} {self.bound:g}{' (check)' if self.check else ''}"
 
 
 @dataclass

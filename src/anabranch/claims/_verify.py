@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
@@ -59,7 +60,7 @@ def verify(
     for rule in claim.rules:
         values = [rule.value(measured) for measured in measurements]
         outcome, mean, interval = rule.judge(values)
-        results.append(RuleResult(rule.quantity, rule.relation, rule.bound, values, mean, interval, outcome))
+        results.append(RuleResult(**asdict(rule), values=values, mean=mean, interval=interval, outcome=outcome))
     evidence = Evidence(
         paper=slug,
         statement=claim.statement,
