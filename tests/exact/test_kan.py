@@ -165,6 +165,7 @@ def test_edges_can_be_differentiated_again_and_again():
     torch.autograd.gradgradcheck(lambda *given: run(knots, 3, *given), given)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.func.hessian warns about torch
 def test_functional_transforms_are_those_of_the_layer():
     kan, x = layer(), points(6, 3)
 

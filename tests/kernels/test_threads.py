@@ -69,12 +69,13 @@ def test_a_forked_process_splits_loops_too():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_process_forked_before_the_first_loop_splits_loops_too():
     program = """
-import os, torch
+import os, signal, torch
 from anabranch.kernels import linear_scan
 torch.set_num_threads(3)
 torch.randn(1 << 20) + 1  # starts the threads that do not survive
 child = os.fork()
 if child == 0:
+    signal.alarm(60)
     from anabranch.kernels._threads import in_threads
     seen = []
     in_threads(lambda first, last: seen.append(last - first), 10)
