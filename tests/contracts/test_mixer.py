@@ -211,6 +211,26 @@ def test_float16_holds_what_many_tokens_add_up_to(name, causal):
         assert (y.float() - wanted).abs().max() < 0.01 * size
 
 
+@pytest.mark.parametrize(
+    "name, causal, scale, facts",
+    [
+        ("performer", False, 10, {}),
+        ("performer", True, 10, {}),
+        ("flow-attention", False, 300, {}),
+        ("flow-attention", True, 300, {}),
+        ("retention", True, 30, {"decay": (1.0,)}),
+    ],
+)
+def test_float16_takes_large_tokens(name, causal, scale, facts):
+    torch.manual_seed(0)
+    part = fill("mixer", name, dim=64, heads=1, causal=causal, **facts).eval()
+    x = scale * (tokens(1, 2048, 64) + 0.5)
+    with torch.no_grad():
+        with torch.autocast("cpu", torch.float16):
+            assert part(x).isfinite().all()
+        assert part.half()(x.half()).isfinite().all()
+
+
 @pytest.mark.parametrize("name, causal", [v for v in VARIANTS if v[0] in LONG_SUMS])
 def test_float16_takes_tokens_of_zeros(name, causal):
     part = build(name, causal, bias=False).half()
