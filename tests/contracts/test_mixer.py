@@ -46,7 +46,7 @@ def test_it_is_a_mixer_and_keeps_the_laws_of_every_part(name, causal):
 
 @each
 def test_it_takes_one_token_and_any_number_of_samples(name, causal):
-    for batch, time in ((1, 1), (2, 1), (1, 7)):
+    for batch, time in ((1, 1), (2, 1), (1, 7), (0, 7)):
         part, x = build(name, causal, time), tokens(batch, time)
         y = part(x)
         assert y.shape == x.shape
@@ -187,6 +187,54 @@ def test_its_cost_covers_and_grows_like_the_multiplications_that_are_counted(nam
     if counted[1] > 0.5 * declared[1]:
         exponents = [math.log2(c[1] / c[0]) for c in (declared, counted)]
         assert exponents[0] == pytest.approx(exponents[1], abs=0.1)
+
+
+LONG_SUMS = ["linear-attention", "performer", "flow-attention", "retention", "aaren", "hippocampal"]
+
+
+@pytest.mark.parametrize("name, causal", [v for v in VARIANTS if v[0] in LONG_SUMS])
+def test_float16_holds_what_many_tokens_add_up_to(name, causal):
+    """A sum of 2048 products of 64 features is more than float16 can tell from infinity."""
+    torch.manual_seed(0)
+    part = fill("mixer", name, dim=64, heads=1, causal=causal).eval()
+    x = 2 * tokens(1, 2048, 64) + 1  # tokens that have something in common, as they have in a trained model
+    with torch.no_grad():
+        wanted = part(x)
+        size = (wanted - part.out.bias).abs().max()  # where sums overflow, the bias alone is left
+        with torch.autocast("cpu", torch.float16):
+            cast = part(x)
+            streamed = part.chunk(x, part.initial_state(1))[0] if part.streams else cast
+        part.half()
+        halved = part(x.half())
+        pieces = part.chunk(x.half(), part.initial_state(1))[0] if part.streams else halved
+    for y in (cast, streamed, halved, pieces):
+        assert (y.float() - wanted).abs().max() < 0.01 * size
+
+
+@pytest.mark.parametrize(
+    "name, causal, scale, facts",
+    [
+        ("performer", False, 10, {}),
+        ("performer", True, 10, {}),
+        ("flow-attention", False, 300, {}),
+        ("flow-attention", True, 300, {}),
+        ("retention", True, 30, {"decay": (1.0,)}),
+    ],
+)
+def test_float16_takes_large_tokens(name, causal, scale, facts):
+    torch.manual_seed(0)
+    part = fill("mixer", name, dim=64, heads=1, causal=causal, **facts).eval()
+    x = scale * (tokens(1, 2048, 64) + 0.5)
+    with torch.no_grad():
+        with torch.autocast("cpu", torch.float16):
+            assert part(x).isfinite().all()
+        assert part.half()(x.half()).isfinite().all()
+
+
+@pytest.mark.parametrize("name, causal", [v for v in VARIANTS if v[0] in LONG_SUMS])
+def test_float16_takes_tokens_of_zeros(name, causal):
+    part = build(name, causal, bias=False).half()
+    assert (part(tokens().half() * 0) == 0).all()
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy.interpolate import BSpline
 
 from anabranch.kernels.bspline import bspline_basis, bspline_basis_reference, kan_linear
 from anabranch.models import KAN
-from anabranch.models.kan_symbolic import LIBRARY, affine, best
+from anabranch.models.kan_symbolic import LIBRARY, SymbolicKAN, affine, best
 from anabranch.nn.feedforward import KANLinear, KANMixing
 from anabranch.nn.feedforward.spline import extend, quantile_grid
 
@@ -78,6 +79,41 @@ def test_compiled_splines_are_the_textbook_recursion(order, dtype):
         )
 
 
+@ORDERS
+def test_knots_that_coincide_leave_the_splines_a_sum_of_one(order):
+    grid = torch.tensor([[0.0, 1.0, 1.0, 2.0, 3.0, 3.0, 3.0, 4.0]], dtype=torch.float64)
+    knots, x = extend(grid, order), 2 + 2 * points(200, 1)
+    basis = bspline_basis_reference(x, knots, order)
+    torch.testing.assert_close(basis.sum(-1), torch.ones(200, 1, dtype=torch.float64))
+    torch.testing.assert_close(bspline_basis(x, knots, order), basis)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_shapes_and_types_that_do_not_fit_are_refused_before_they_are_read():
+    knots, (x, base, base_weight, scale, coefficients) = edges(5, 4, 3)
+    for wrong in (knots[:3], knots[0], torch.cat([knots, knots])):
+        with pytest.raises(ValueError, match=r"knots \(features, knots\); got \(5, 4\)"):
+            bspline_basis(x, wrong, 3)
+        with pytest.raises(ValueError, match=r"knots \(features, knots\); got \(5, 4\)"):
+            kan_linear(x, base, wrong, base_weight, scale, coefficients, 3)
+    with pytest.raises(ValueError, match="one floating type; got torch.float64 and torch.float32"):
+        bspline_basis(x, knots.float(), 3)
+    with pytest.raises(ValueError, match="at least 5 knots for a spline of order 3; got 4"):
+        bspline_basis(x, knots[:, :4], 3)
+    with pytest.raises(ValueError, match="of at least 0; got 3 and -1"):
+        bspline_basis(x, knots, 3, -1)
+    for wrong in (
+        (base[:4], base_weight, scale, coefficients),
+        (base, base_weight[:2], scale, coefficients),
+        (base, base_weight, scale[:, :3], coefficients),
+        (base, base_weight, scale, coefficients[..., :5]),
+    ):
+        with pytest.raises(ValueError, match=r"expected base \(5, 4\).* \(out, 4, 9\); got"):
+            kan_linear(x, wrong[0], knots, *wrong[1:], 3)
+    with pytest.raises(ValueError, match="of x's type torch.float64; got torch.float64, torch.float32"):
+        kan_linear(x, base, knots, base_weight.float(), scale, coefficients, 3)
+
+
 def test_splines_can_be_differentiated_again_and_again():
     knots, x = uneven_knots(2, 4, 3), points(6, 2).requires_grad_()
     torch.autograd.gradcheck(lambda x: bspline_basis(x, knots, 3), x)
@@ -127,6 +163,25 @@ def test_edges_can_be_differentiated_again_and_again():
     knots, given = edges(6, 2, 3)
     torch.autograd.gradcheck(lambda *given: run(knots, 3, *given), given)
     torch.autograd.gradgradcheck(lambda *given: run(knots, 3, *given), given)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.func.hessian warns about torch
+def test_functional_transforms_are_those_of_the_layer():
+    kan, x = layer(), points(6, 3)
+
+    def loss(x):
+        return kan(x).square().sum()
+
+    leaf = x.clone().requires_grad_()
+    (wanted,) = torch.autograd.grad(loss(leaf), leaf)
+    torch.testing.assert_close(torch.func.grad(loss)(x), wanted)
+    torch.testing.assert_close(torch.vmap(torch.func.grad(loss))(x), wanted)
+    torch.testing.assert_close(torch.vmap(kan)(x), kan(x))
+    hessian = torch.autograd.functional.hessian(loss, x[0])
+    torch.testing.assert_close(torch.func.hessian(loss)(x[0]), hessian)
+    parameters = dict(kan.named_parameters())
+    by_parameter = torch.func.grad(lambda p: torch.func.functional_call(kan, p, (x,)).square().sum())(parameters)
+    torch.testing.assert_close(tuple(by_parameter.values()), torch.autograd.grad(loss(x), tuple(parameters.values())))
 
 
 # The layer
@@ -197,6 +252,18 @@ def test_an_updated_grid_has_equally_many_samples_in_every_interval_and_keeps_a_
 def test_a_grid_for_a_constant_feature_is_still_a_grid():
     grid = quantile_grid(torch.full((10, 1), 3.0), 5, 0.02)
     assert (grid.diff() > 0.1).all() and grid.min() == 2.5 and grid.max() == 3.5
+
+
+@pytest.mark.parametrize("middle, width", [(2000.0, 0.05), (1.0, 1e-5), (1.7e9, 1e5), (1e9, 0.0), (0.0, 0.0)])
+@pytest.mark.parametrize("intervals", [5, 20])
+def test_knots_do_not_coincide_where_values_are_large_for_how_they_vary(middle, width, intervals):
+    x = (middle + width * torch.rand(1000, 1, generator=torch.Generator().manual_seed(0)) ** 4).requires_grad_()
+    kan = KANLinear(1, 2, grid=intervals)
+    kan.update_grid(x)
+    assert (kan.knots.diff() > 0).all()
+    (slope,) = torch.autograd.grad(kan(x).sum(), x)
+    assert slope.isfinite().all()
+    torch.testing.assert_close(bspline_basis_reference(x, kan.knots, 3).sum(-1), torch.ones(1000, 1))
 
 
 def test_gradient_by_inputs_and_every_parameter():
@@ -343,6 +410,28 @@ def test_every_function_is_found_again_under_an_affine_map(name):
     simpler = best(x, y, tuple(LIBRARY))
     assert simpler.r2 > 0.999
     assert list(LIBRARY).index(simpler.function) <= list(LIBRARY).index(name)
+
+
+def written(formula, **values):
+    """The value of a formula's text."""
+    text = re.sub(r"\|(.*)\|", r"abs(\1)", formula.replace("^", "**"))
+    names = {name: getattr(math, name) for name in ("exp", "sin", "sqrt", "log", "tanh")}
+    return eval(text, names | {"abs": abs} | values)
+
+
+@pytest.mark.parametrize("name", list(LIBRARY))
+@pytest.mark.parametrize("shift", [2.1, -2.1, 0.3])
+def test_the_text_of_every_function_has_its_value(name, shift):
+    x = points(256, 1)
+    formula = SymbolicKAN([[[affine(x[:, 0], 1.3 * LIBRARY[name](1.7 * x[:, 0] + shift) - 0.4, name)]]])
+    for fitted in (False, True):
+        if fitted:  # to a curve that moves the argument to the other side of zero
+            formula.fit(x, LIBRARY[name](-1.7 * x - shift))
+        (text,) = formula.formula(["x"], digits=12)
+        if abs(shift) > 1.7:
+            assert "|" not in text or name == "abs"
+        for at in x[::50]:
+            assert written(text, x=float(at)) == pytest.approx(float(formula(at[None]).detach()), rel=1e-6, abs=1e-6)
 
 
 def test_the_drawing_has_a_curve_for_every_edge():

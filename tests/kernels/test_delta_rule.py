@@ -75,6 +75,49 @@ def test_nothing_is_written_without_beta_and_everything_is_forgotten_at_a_large_
     torch.testing.assert_close(read, expected)
 
 
+@pytest.mark.parametrize("rule, overwrite", [(gated_delta_rule, 1), (gated_linear_attention, 0)])
+@pytest.mark.parametrize("chunk", [1, 7, 64])
+def test_a_decay_of_minus_infinity_forgets_everything(rule, overwrite, chunk):
+    *given, g = frames()
+    g[:, :, [0, 3, 4, 15]] = -torch.inf
+    start = torch.randn(B, 3, V, K, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    wanted = by_definition(*given, g, start, overwrite)
+    g.requires_grad_()
+    read, last = rule(*given, g, start, chunk=chunk)
+    torch.testing.assert_close((read, last), wanted)
+    (slope,) = torch.autograd.grad(read.sum(), g)
+    assert slope.isfinite().all()
+
+
+def test_a_step_in_half_precision_keeps_the_memory_in_float32():
+    half = [x[:, :, 0].half() for x in frames()]
+    state = torch.randn(B, 3, V, K)
+    wanted = gated_delta_step(*(x.float() for x in half), state)
+    with torch.autocast("cpu", torch.bfloat16):
+        read, after = gated_delta_step(*half, state)
+    assert read.dtype == torch.float16 and after.dtype == torch.float32
+    torch.testing.assert_close((read.float(), after), wanted, rtol=2e-3, atol=1e-3)
+    torch.testing.assert_close(after, wanted[1])
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("rule", [gated_delta_rule, gated_linear_attention])
+def test_errors_say_what_was_expected(rule):
+    query, key, value, beta, g = frames()
+    with pytest.raises(ValueError, match="at least 1 frame; got 0"):
+        rule(query, key, value, beta, g, chunk=0)
+    for wrong in (
+        (query, key[:, :, :7], value, beta, g),
+        (query, key, torch.cat([value, value], 2), beta, g),
+        (query, key, value, beta[:, :1], g),
+        (query, key, value, beta, g[..., :1]),
+    ):
+        with pytest.raises(ValueError, match=r"expected query and key \(\.\.\., time, key\).*; got \(2, 3, 23, 5\)"):
+            rule(*wrong)
+    with pytest.raises(ValueError, match=r"expected a state \(2, 3, 4, 5\); got \(2, 3, 5, 4\)"):
+        rule(query, key, value, beta, g, torch.zeros(B, 3, K, V))
+
+
 @pytest.mark.parametrize("rule", [gated_delta_rule, gated_linear_attention])
 def test_gradients_are_right_also_across_chunks(rule):
     given = tuple(x.requires_grad_() for x in frames(time=5))

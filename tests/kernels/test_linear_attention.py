@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anabranch.kernels import causal_linear_attention, causal_linear_sums
+from anabranch.kernels import causal_linear_attention, causal_linear_sums, retention
 from anabranch.kernels._linear_attention_torch import products as chunked
 
 
@@ -97,6 +97,21 @@ def test_half_precision_is_summed_in_float32():
     assert numerator[-1] == 4000
 
 
+def test_a_denominator_beyond_float16_is_divided_by_before_it_is_rounded():
+    q = k = torch.ones(2048, 64, dtype=torch.float16)
+    v = torch.linspace(0, 1, 2048, dtype=torch.float16)[:, None]
+    y = causal_linear_attention(q, k, v)
+    assert y.dtype == torch.float16 and torch.finfo(y.dtype).max < 2048 * 64
+    torch.testing.assert_close(y, (v.double().cumsum(0) / torch.arange(1, 2049)[:, None]).half())
+
+
+@pytest.mark.parametrize("time", [0, 1, 5])
+def test_no_rows_are_no_trouble(time):
+    q, v = torch.ones(0, 3, time, 4), torch.ones(0, 3, time, 2)
+    for y in (causal_linear_attention(q, q, v), retention(q, q, v, torch.full((3,), 0.5))):
+        assert y.shape == v.shape
+
+
 def test_functional_transforms():
     q, k, v = (x.detach() for x in inputs(4, time=70))
 
@@ -113,6 +128,9 @@ def test_functional_transforms():
 def test_errors_say_what_was_expected():
     with pytest.raises(ValueError, match=r"expected q and k .* got \(4, 3\), \(5, 3\)"):
         causal_linear_sums(torch.ones(4, 3), torch.ones(5, 3), torch.ones(5, 2))
+    for decay in ([0.5, 1.5], [0.0, 1.0], [-0.5, 1.0], [float("nan"), 1.0]):
+        with pytest.raises(ValueError, match="expected decays above 0 and at most 1; got"):
+            retention(*(torch.ones(2, 4, 3) for _ in range(3)), torch.tensor(decay))
 
 
 @pytest.mark.slow

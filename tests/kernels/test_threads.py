@@ -1,6 +1,8 @@
 """A loop split over threads: every part is done once, errors arrive, and a forked process can still do it."""
 
 import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -62,3 +64,23 @@ def test_a_forked_process_splits_loops_too():
     if child == 0:
         os._exit(0 if ranges(10) == [(0, 3), (3, 6), (6, 10)] else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_process_forked_before_the_first_loop_splits_loops_too():
+    program = """
+import os, signal, torch
+from anabranch.kernels import linear_scan
+torch.set_num_threads(3)
+torch.randn(1 << 20) + 1  # starts the threads that do not survive
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    from anabranch.kernels._threads import in_threads
+    seen = []
+    in_threads(lambda first, last: seen.append(last - first), 10)
+    os._exit(0 if sum(seen) == 10 else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "0", done.stderr

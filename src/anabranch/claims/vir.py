@@ -7,7 +7,8 @@ resolution from the chunkwise form, whose cost grows with the number of patches 
 Here: handwritten digits, each fifth of them the test split once, by three models alike but for the mixer, all read by
 a class token behind the patches: retention, causal softmax attention, and softmax attention that sees all patches; each
 with the better of two learning rates by validation. Then seconds of a forward pass and bytes of the streaming state,
-for 256 to 4096 patches.
+for 256 to 4096 patches. Peak memory, of which the paper also speaks, is not measured: bytes of the state say what a
+stream holds between patches, not what a forward pass needs.
 
 Smaller here: three blocks of width 32, 16 patches of 2 x 2 pixels instead of ImageNet's 196, some hundred steps.
 Digits anywhere on a canvas of 36 or 64 patches were meant to be the task, but the causal vision transformer stayed near

@@ -1,5 +1,6 @@
 """The few hot loops, each one function: a reference in plain torch, and the fastest path for the device it runs on."""
 
+from anabranch.kernels import _threads  # noqa: F401  # so that it knows of every fork, even one before its first use
 from anabranch.kernels._delta_rule import gated_delta_rule, gated_delta_step, gated_linear_attention
 from anabranch.kernels._linear_attention import causal_linear_attention, causal_linear_sums, retention
 from anabranch.kernels._linear_scan import linear_scan

@@ -133,7 +133,7 @@ def _densities(knots):
 @njit(inline="always", **_OPTIONS)
 def _interval(value, knots, i, overall):
     """Which interval a value inside the knots lies in. The guess is right on even knots, and near otherwise."""
-    m = min(np.int64((value - knots[i, 0]) * overall[i]), knots.shape[1] - 2)
+    m = max(0, min(np.int64((value - knots[i, 0]) * overall[i]), knots.shape[1] - 2))
     while value < knots[i, m]:
         m -= 1
     while value >= knots[i, m + 1]:

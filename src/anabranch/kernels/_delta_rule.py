@@ -29,13 +29,15 @@ def gated_delta_rule(
     Arguments:
         query, key, value: the frames; keys of length 1 or less keep the memory stable.
         beta: how much of what a key held is overwritten, 0 to 1.
-        log_decay: ``g``, at most 0; 0 forgets nothing.
+        log_decay: ``g``, at most 0; 0 forgets nothing, minus infinity everything.
         state: ``H`` before the first frame; zeros if not given.
-        chunk: frames that are solved together.
+        chunk: frames that are solved together, at least 1.
 
     Sums and the memory are float32 for inputs in half precision, also under autocast.
 
     Returns: what was read, and ``H`` after the last frame.
+
+    Raises: ``ValueError`` for shapes that do not fit, or a chunk of no frames.
     """
     return _run(_overwriting, query, key, value, beta, log_decay, state, chunk)
 
@@ -66,11 +68,14 @@ def gated_delta_step(
     log_decay: Float[Tensor, "*batch"],
     state: Float[Tensor, "*batch value key"],
 ) -> tuple[Float[Tensor, "*batch value"], Float[Tensor, "*batch value key"]]:
-    """One frame of :func:`gated_delta_rule`."""
-    state = log_decay.exp()[..., None, None] * state
-    held = (state @ key[..., None])[..., 0]
-    state = state + (beta[..., None] * (value - held))[..., None] * key[..., None, :]
-    return (state @ query[..., None])[..., 0], state
+    """One frame of :func:`gated_delta_rule`; the memory that comes back is at least in float32."""
+    dtype = value.dtype
+    query, key, value, beta, log_decay, state = _exact(query, key, value, beta, log_decay, state)
+    with torch.autocast(query.device.type, enabled=False):
+        state = log_decay.exp()[..., None, None] * state
+        held = (state @ key[..., None])[..., 0]
+        state = state + (beta[..., None] * (value - held))[..., None] * key[..., None, :]
+        return (state @ query[..., None])[..., 0].to(dtype), state
 
 
 class _Chunks(NamedTuple):
@@ -126,16 +131,37 @@ def _run(
     chunk: int,
 ) -> tuple[Tensor, Tensor]:
     """Cut the frames into chunks and solve them; at least in float32, as sums grow long."""
+    _check(query, key, value, beta, log_decay, state, chunk)
     time, dtype = query.shape[-2], value.dtype
-    given = (query, key, value, beta, log_decay)
-    work = reduce(torch.promote_types, (x.dtype for x in given), torch.float32)
-    query, key, value, beta, log_decay = (x.to(work) for x in given)
-    H = value.new_zeros(*key.shape[:-2], value.shape[-1], key.shape[-1]) if state is None else state.to(work)
+    query, key, value, beta, log_decay = _exact(query, key, value, beta, log_decay)
+    H = value.new_zeros(*key.shape[:-2], value.shape[-1], key.shape[-1]) if state is None else state.to(value.dtype)
     if time == 0:
         return value.new_zeros(value.shape, dtype=dtype), H
     with torch.autocast(query.device.type, enabled=False):
         read, H = solver(_chunks(query, key, value, beta, log_decay, min(chunk, time)), H)
         return torch.stack(read, dim=-3).flatten(-3, -2)[..., :time, :].to(dtype), H
+
+
+def _exact(*given: Tensor) -> list[Tensor]:
+    """All in the type that holds all of them, at least float32."""
+    work = reduce(torch.promote_types, (x.dtype for x in given), torch.float32)
+    return [x.to(work) for x in given]
+
+
+def _check(
+    query: Tensor, key: Tensor, value: Tensor, beta: Tensor, log_decay: Tensor, state: Tensor | None, chunk: int
+) -> None:
+    if chunk < 1:
+        raise ValueError(f"expected chunks of at least 1 frame; got {chunk}")
+    frames = key.shape[:-1]
+    if query.shape != key.shape or any(part != frames for part in (value.shape[:-1], beta.shape, log_decay.shape)):
+        raise ValueError(
+            "expected query and key (..., time, key), value (..., time, value), beta and log_decay (..., time); got "
+            + ", ".join(str(tuple(x.shape)) for x in (query, key, value, beta, log_decay))
+        )
+    memory = (*frames[:-1], value.shape[-1], key.shape[-1])
+    if state is not None and state.shape != memory:
+        raise ValueError(f"expected a state {memory}; got {tuple(state.shape)}")
 
 
 def _chunks(query: Tensor, key: Tensor, value: Tensor, beta: Tensor, log_decay: Tensor, size: int) -> _Chunks:
@@ -144,8 +170,12 @@ def _chunks(query: Tensor, key: Tensor, value: Tensor, beta: Tensor, log_decay: 
         query, key, value = (F.pad(x, (0, 0, 0, extra)) for x in (query, key, value))
         beta, log_decay = (F.pad(x, (0, extra)) for x in (beta, log_decay))
     query, key, value = (x.unflatten(-2, (-1, size)) for x in (query, key, value))
-    beta, total = beta.unflatten(-1, (-1, size)), log_decay.unflatten(-1, (-1, size)).cumsum(-1)
+    beta, log_decay = (x.unflatten(-1, (-1, size)) for x in (beta, log_decay))
+    # Frames that forget everything are counted and not added up, as infinities have no difference.
+    total, resets = log_decay.masked_fill(log_decay.isneginf(), 0).cumsum(-1), log_decay.isneginf().cumsum(-1)
     earlier = torch.ones(size, size, dtype=torch.bool, device=key.device).tril()
+    kept = earlier & (resets[..., :, None] == resets[..., None, :])
     # Masked before the exponential, which could overflow.
-    left = (total[..., :, None] - total[..., None, :]).masked_fill(~earlier, -torch.inf).exp()
-    return _Chunks(query, key, value, beta[..., None], total.exp()[..., None], left)
+    left = (total[..., :, None] - total[..., None, :]).masked_fill(~kept, -torch.inf).exp()
+    gamma = total.masked_fill(resets > 0, -torch.inf).exp()
+    return _Chunks(query, key, value, beta[..., None], gamma[..., None], left)

@@ -6,6 +6,7 @@ devices run the chunked form in plain torch (``_linear_attention_torch``).
 """
 
 import math
+from functools import reduce
 from typing import no_type_check
 
 import torch
@@ -15,8 +16,6 @@ from torch.utils.flop_counter import register_flop_formula
 
 from anabranch.kernels import _linear_attention_torch as reference
 from anabranch.kernels._linear_scan import linear_scan
-
-_HALF = (torch.bfloat16, torch.float16)
 
 
 def causal_linear_attention(
@@ -36,7 +35,7 @@ def causal_linear_attention(
     Raises: ``ValueError`` for shapes that do not fit.
     """
     numerator, denominator = causal_linear_sums(q, k, v)
-    return numerator / (denominator + eps)[..., None]
+    return (numerator / (denominator + eps)[..., None]).to(_common(q, k, v))
 
 
 def causal_linear_sums(
@@ -46,8 +45,8 @@ def causal_linear_sums(
 ) -> tuple[Float[Tensor, "*batch time value"], Float[Tensor, "*batch time"]]:
     """Numerator ``sum_{j<=i} (q_i . k_j) v_j`` and denominator ``sum_{j<=i} q_i . k_j`` for every token ``i``.
 
-    Sums are float32 for inputs in half precision, also under autocast. Training keeps the inputs alone (eqs. 13 to 15 of
-    the paper), and second derivatives work.
+    Sums of inputs in half precision are float32, also under autocast: in float16 some 1000 tokens are too large a sum.
+    Training keeps the inputs alone (eqs. 13 to 15 of the paper), and second derivatives work.
 
     Raises: ``ValueError`` for shapes that do not fit.
     """
@@ -66,19 +65,19 @@ def retention(
     Arguments:
         q, k: queries and keys, of any sign.
         v: values.
-        decay: between 0 and 1, broadcast to ``*batch``, for example one a head; a constant, without gradient. Without
-            it nothing is forgotten: the numerator of linear attention.
+        decay: above 0 and at most 1, which is checked on a CPU alone; broadcast to ``*batch``, for example one a head;
+            a constant, without gradient. Without it nothing is forgotten: the numerator of linear attention.
 
-    Sums, memory and derivatives are as in :func:`causal_linear_sums`.
+    Sums, memory and derivatives are as in :func:`causal_linear_sums`; the result has the type of the inputs.
 
-    Raises: ``ValueError`` for shapes that do not fit, or a decay that asks for a gradient.
+    Raises: ``ValueError`` for shapes that do not fit, or a decay that asks for a gradient or has no such size.
     """
     if decay is not None and decay.requires_grad:
         raise ValueError("the decay is a constant and gets no gradient; detach it")
     _check(q, k, v)
     if decay is not None and not _broadcasts(decay.shape, q.shape[:-2]):
         raise ValueError(f"the decay must broadcast to {tuple(q.shape[:-2])}; got {tuple(decay.shape)}")
-    return _apply(q, k, v, decay)
+    return _apply(q, k, v, decay).to(_common(q, k, v))
 
 
 def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
@@ -96,24 +95,28 @@ def _check(q: Tensor, k: Tensor, v: Tensor) -> None:
 def _apply(q: Tensor, k: Tensor, v: Tensor, decay: Tensor | None) -> Tensor:
     """Fold all that stands before the time into rows, and sum at least in float32."""
     batch, time = q.shape[:-2], q.shape[-2]
-    dtype = torch.promote_types(torch.promote_types(q.dtype, k.dtype), v.dtype)
-    work = torch.float32 if dtype in _HALF else dtype
-    rows = math.prod(batch)
+    rows, work = math.prod(batch), _common(q, k, v, torch.float32)
     q, k, v = (x.to(work).reshape(rows, time, x.shape[-1]) for x in (q, k, v))
     decay = None if decay is None else decay.expand(batch).reshape(rows)
     if time == 1:  # while streaming; an operator would cost more than the work
-        return ((q * k).sum(-1, keepdim=True) * v).reshape(*batch, time, -1).to(dtype)
-    return _Products.apply(q, k, v, decay, False).reshape(*batch, time, -1).to(dtype)
+        y = (q * k).sum(-1, keepdim=True) * v
+    else:
+        y = _Products.apply(q, k, v, decay, False)
+    return y.reshape(*batch, time, v.shape[-1])
 
 
 def _weigh(q: Tensor, k: Tensor) -> Tensor:
     """``sum_{j<=i} q_i . k_j`` for every token ``i``: a product whose values are all 1, without these values."""
     batch, (time, key) = q.shape[:-2], q.shape[-2:]
-    dtype = torch.promote_types(q.dtype, k.dtype)
-    work = torch.float32 if dtype in _HALF else dtype
+    work = _common(q, k, torch.float32)
     q, k = (x.to(work).reshape(math.prod(batch), time, key) for x in (q, k))
     sums = _Weights.apply(q, k) if q.numel() else q.sum(-1)
-    return sums.reshape(*batch, time).to(dtype)
+    return sums.reshape(*batch, time)
+
+
+def _common(*given: Tensor | torch.dtype) -> torch.dtype:
+    """The type that holds all of these."""
+    return reduce(torch.promote_types, (x.dtype if isinstance(x, Tensor) else x for x in given))
 
 
 # The operator: y_i = sum over j <= i of decay^(i - j) (q_i . k_j) v_j, or over j >= i of decay^(j - i) if reverse.

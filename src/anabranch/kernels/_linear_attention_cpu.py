@@ -30,7 +30,7 @@ def products(q: Tensor, k: Tensor, v: Tensor, decay: Tensor | None, reverse: boo
         v = F.pad(v, (0, blocks * width - columns))
     v = v.unflatten(2, (blocks, width)).transpose(1, 2)
     y = torch.empty(rows, blocks, time, width, dtype=v.dtype)
-    factors = torch.ones(rows, dtype=v.dtype) if decay is None else decay.to(v.dtype).contiguous()
+    factors = torch.ones(rows, dtype=v.dtype) if decay is None else _factors(decay).to(v.dtype).contiguous()
     q_, k_ = (x.detach().flatten(0, 1).contiguous().numpy() for x in (q, k))
     v_, y_ = (x.detach().flatten(0, 2).contiguous().numpy() for x in (v, y))
 
@@ -39,6 +39,12 @@ def products(q: Tensor, k: Tensor, v: Tensor, decay: Tensor | None, reverse: boo
 
     in_threads(work, rows * blocks, 1 if q.numel() * columns < _SERIAL_BELOW else torch.get_num_threads())
     return y.transpose(1, 2).flatten(2)[..., :columns].contiguous()
+
+
+def _factors(decay: Tensor) -> Tensor:
+    if not ((decay > 0) & (decay <= 1)).all():
+        raise ValueError(f"expected decays above 0 and at most 1; got {decay.min():g} to {decay.max():g}")
+    return decay
 
 
 @no_type_check

@@ -94,7 +94,8 @@ def attention_scan(
         value: ``v``.
         state: the sums over what was read before; nothing was, if not given.
 
-    Returns: the outputs, in the type of ``value``, and the sums after the last token, at least in float32.
+    Returns: the outputs, in the type of ``value``, and the sums after the last token, at least in float32. Gradients
+    are right for what is made of ``w / u``; as ``m`` is a constant to them, ``u`` alone has none that means anything.
     Raises: ``ValueError`` for shapes that do not fit.
     """
     if score.ndim < 2 or value.shape[:-1] != score.shape:

@@ -14,12 +14,16 @@ from torch import Tensor
 def bspline_basis_reference(
     x: Float[Tensor, "batch features"], knots: Float[Tensor, "features knots"], order: int, derivative: int = 0
 ) -> Float[Tensor, "batch features basis"]:
-    """The Cox-de Boor recursion, written as in the textbook; what :func:`bspline_basis` is tested against."""
+    """The Cox-de Boor recursion, written as in the textbook; what :func:`bspline_basis` is tested against.
+
+    A spline all of whose knots coincide is zero, and so is what the recursion adds for it: 0/0 counts as 0.
+    """
     x = x.unsqueeze(-1)
     basis = ((x >= knots[:, :-1]) & (x < knots[:, 1:]) & (derivative <= order)).to(x.dtype)
     for degree in range(1, order + 1):
-        left = basis[..., :-1] / (knots[:, degree:-1] - knots[:, : -degree - 1])
-        right = basis[..., 1:] / (knots[:, degree + 1 :] - knots[:, 1:-degree])
+        width = knots[:, degree:] - knots[:, :-degree]
+        share = basis / torch.where(width == 0, 1, width)
+        left, right = share[..., :-1], share[..., 1:]
         if degree <= order - derivative:
             basis = (x - knots[:, : -degree - 1]) * left + (knots[:, degree + 1 :] - x) * right
         else:
@@ -39,7 +43,10 @@ def bspline_basis(
         derivative: which derivative with respect to ``x``; 0 for the values themselves.
 
     Returns: one value per basis function, ``knots - order - 1`` of them.
+
+    Raises: ``ValueError`` for shapes or types that do not fit, or too few knots for one spline.
     """
+    _check(x, knots, order, derivative)
     if _compiled(x):
         return _Basis.apply(x, knots, order, derivative)
     return bspline_basis_reference(x, knots, order, derivative)
@@ -64,15 +71,49 @@ def kan_linear(
         x, knots, order: as for :func:`bspline_basis`.
         base: the other function's values at ``x``.
         base_weight, scale, coefficients: the weights; all tensors have the same floating type.
+
+    Raises: ``ValueError`` for shapes or types that do not fit, or too few knots for one spline.
     """
+    _check(x, knots, order, 0)
+    _check_weights(x, base, base_weight, scale, coefficients, knots.shape[1] - order - 1)
     if _compiled(x):
         return _KAN.apply(x, base, knots, base_weight, scale, coefficients, order)
     basis = bspline_basis_reference(x, knots, order)
     return base @ base_weight.T + basis.flatten(1) @ (scale[..., None] * coefficients).flatten(1).T
 
 
+def _check(x: Tensor, knots: Tensor, order: int, derivative: int) -> None:
+    if x.ndim != 2 or knots.ndim != 2 or x.shape[1] != knots.shape[0]:
+        raise ValueError(
+            f"expected x (batch, features) and knots (features, knots); got {tuple(x.shape)} and {tuple(knots.shape)}"
+        )
+    if x.dtype != knots.dtype or not x.is_floating_point():
+        raise ValueError(f"expected x and knots of one floating type; got {x.dtype} and {knots.dtype}")
+    if order < 0 or derivative < 0:
+        raise ValueError(f"expected an order and a derivative of at least 0; got {order} and {derivative}")
+    if knots.shape[1] < order + 2:
+        raise ValueError(f"expected at least {order + 2} knots for a spline of order {order}; got {knots.shape[1]}")
+
+
+def _check_weights(
+    x: Tensor, base: Tensor, base_weight: Tensor, scale: Tensor, coefficients: Tensor, splines: int
+) -> None:
+    features, given = x.shape[1], (base, base_weight, scale, coefficients)
+    edges = (len(scale) if scale.ndim else 0, features)
+    if [t.shape for t in given] != [x.shape, edges, edges, (*edges, splines)]:
+        raise ValueError(
+            f"expected base {tuple(x.shape)}, base_weight and scale (out, {features}) and coefficients "
+            f"(out, {features}, {splines}); got {', '.join(str(tuple(t.shape)) for t in given)}"
+        )
+    if any(t.dtype != x.dtype for t in given):
+        raise ValueError(f"expected tensors of x's type {x.dtype}; got {', '.join(str(t.dtype) for t in given)}")
+
+
 def _compiled(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+    """Whether to run the compiled code. The transforms of ``torch.func`` take the reference, which they see through:
+    what a Function needs to be transformed would cost every call of a small layer a good part of its time."""
+    fast = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+    return fast and not torch._C._are_functorch_transforms_active()
 
 
 # The operators. They are defined by a schema and a kernel, with an autograd Function in front: torch's shorter way,

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from anabranch.models.kan_fit import fit_lbfgs
 
-# A function's place in the table is its complexity: of two that fit alike, the earlier one is taken.
+# A function's place in the table is its complexity: of two that fit alike, the earlier one is taken. Those that are not
+# defined everywhere go on beyond: roots and logarithms with the absolute value, which formulas show where it matters.
 LIBRARY: dict[str, Callable[[Tensor], Tensor]] = {
     "x": lambda x: x,
     "x^2": torch.square,
@@ -24,12 +25,16 @@ LIBRARY: dict[str, Callable[[Tensor], Tensor]] = {
     "abs": torch.abs,
     "gaussian": lambda x: torch.exp(-x.square().clamp(max=50)),
 }
+_OF_SIZE = ("sqrt", "log")
 _TEXT = {"x": "({})", "x^2": "({})^2", "x^3": "({})^3", "1/x": "1/({})", "abs": "|{}|", "gaussian": "exp(-({})^2)"}
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What one edge became: ``c f(a x + b) + d``, and the share of the curve's variance that it explains."""
+    """What one edge became: ``c f(a x + b) + d``, and the share of the curve's variance that it explains.
+
+    ``low`` and ``high`` are the range of ``x`` that was seen.
+    """
 
     function: str  # "0" for a constant
     a: float
@@ -37,6 +42,8 @@ class Choice:
     c: float
     d: float
     r2: float
+    low: float = -math.inf
+    high: float = math.inf
 
 
 def snap(
@@ -73,7 +80,10 @@ def best(x: Float[Tensor, "batch"], y: Float[Tensor, "batch"], functions: Sequen
 
 
 def affine(x: Float[Tensor, "batch"], y: Float[Tensor, "batch"], name: str) -> Choice:
-    """The ``a, b`` that correlate ``f(a x + b)`` with ``y`` best, by a search that zooms in; ``c, d`` follow."""
+    """The ``a, b`` that correlate ``f(a x + b)`` with ``y`` best, by a search that zooms in; ``c, d`` follow.
+
+    Of a root and a logarithm, whose absolute value makes two signs alike, the one with a positive argument is taken.
+    """
     if name == "x":
         a, b = 1.0, 0.0
     else:
@@ -85,11 +95,19 @@ def affine(x: Float[Tensor, "batch"], y: Float[Tensor, "batch"], name: str) -> C
             at = int(_correlation(value, y[some]).square().argmax())
             a, b = a + float(ends[at // side]), b + float(ends[at % side])
             reach, side = reach / 2.5, 9
+    low, high = float(x.min()), float(x.max())
+    if name in _OF_SIZE and _highest(a, b, low, high) <= 0:
+        a, b = -a, -b
     value = LIBRARY[name](a * x + b)
     r2 = float(_correlation(value, y).square())
     centred = value - value.mean()
     c = float((centred * y).sum() / centred.square().sum().clamp(min=1e-30))
-    return Choice(name, a, b, c, float(y.mean() - c * value.mean()), r2)
+    return Choice(name, a, b, c, float(y.mean() - c * value.mean()), r2, low, high)
+
+
+def _highest(a: float, b: float, low: float, high: float) -> float:
+    """The largest ``a x + b`` for ``x`` in a range."""
+    return max(a * low, a * high) + b
 
 
 def _correlation(value: Tensor, y: Tensor) -> Tensor:
@@ -114,8 +132,14 @@ class SymbolicKAN(nn.Module):
             torch.tensor([[[e.a, e.b, e.c, e.d] for e in row] for row in layer], dtype=torch.float64)
             for layer in choices
         )
+        self._ranges = [[(e.low, e.high) for e in layer[0]] for layer in choices]
 
     def forward(self, x: Float[Tensor, "batch in_dim"]) -> Float[Tensor, "batch out_dim"]:
+        return self.nodes(x)[-1]
+
+    def nodes(self, x: Float[Tensor, "batch in_dim"]) -> list[Float[Tensor, "batch nodes"]]:
+        """The values of all nodes, from the inputs to the outputs."""
+        found = [x]
         for layer, affine in zip(self.choices, self.affine, strict=True):
             nodes = []
             for row, numbers in zip(layer, affine, strict=True):
@@ -125,35 +149,56 @@ class SymbolicKAN(nn.Module):
                     total = total + (d if edge.function == "0" else c * LIBRARY[edge.function](a * x[:, i] + b) + d)
                 nodes.append(total)
             x = torch.stack(nodes, -1)
-        return x
+            found.append(x)
+        return found
 
     def fit(self, x: Float[Tensor, "batch in_dim"], y: Float[Tensor, "batch out_dim"], *, steps: int = 200) -> float:
         """Fit the numbers to data by L-BFGS, the functions stay; returns the mean squared error."""
-        return fit_lbfgs(self.parameters(), lambda: (self(x) - y).square().mean(), steps=steps)
+        error = fit_lbfgs(self.parameters(), lambda: (self(x) - y).square().mean(), steps=steps)
+        with torch.no_grad():
+            ends = [torch.stack([seen.amin(0), seen.amax(0)], -1).tolist() for seen in self.nodes(x)[:-1]]
+        self._ranges = [[(low, high) for low, high in layer] for layer in ends]
+        return error
 
     def functions(self) -> list[list[list[str]]]:
         """The names on the edges, ``[layer][out][in]``."""
         return [[[edge.function for edge in row] for row in layer] for layer in self.choices]
 
     def formula(self, names: Sequence[str], digits: int = 3) -> list[str]:
-        """One formula per output in the inputs' names."""
+        """One formula per output in the inputs' names.
+
+        Right where the inputs are such as the network was read off at, or was last fitted to.
+        """
         terms = list(names)
-        for layer, affine in zip(self.choices, self.affine, strict=True):
+        for layer, affine, ranges in zip(self.choices, self.affine, self._ranges, strict=True):
             terms = [
-                _sum(terms, row, numbers.tolist(), digits) for row, numbers in zip(layer, affine.detach(), strict=True)
+                _sum(terms, row, numbers.tolist(), ranges, digits)
+                for row, numbers in zip(layer, affine.detach(), strict=True)
             ]
         return terms
 
 
-def _sum(terms: Sequence[str], row: list[Choice], numbers: list[list[float]], digits: int) -> str:
+def _sum(
+    terms: Sequence[str],
+    row: list[Choice],
+    numbers: list[list[float]],
+    ranges: list[tuple[float, float]],
+    digits: int,
+) -> str:
     """``c f(a x + b) + ...``, with all the constants of a node put together."""
     text, constant = [], 0.0
-    for term, edge, (a, b, c, d) in zip(terms, row, numbers, strict=True):
+    for term, edge, (a, b, c, d), (low, high) in zip(terms, row, numbers, ranges, strict=True):
         constant += d
         if edge.function == "x":
             constant += c * b
             text.append(f"{a * c:.{digits}g}*({term})")
         elif edge.function != "0":
+            form = _TEXT.get(edge.function, edge.function + "({})")
+            if edge.function in _OF_SIZE:
+                if _highest(a, b, low, high) <= 0:
+                    a, b = -a, -b
+                elif _highest(-a, -b, low, high) > 0:
+                    form = edge.function + "(|{}|)"
             inner = f"{a:.{digits}g}*({term}) {'-' if b < 0 else '+'} {abs(b):.{digits}g}"
-            text.append(f"{c:.{digits}g}*" + _TEXT.get(edge.function, edge.function + "({})").format(inner))
+            text.append(f"{c:.{digits}g}*" + form.format(inner))
     return " + ".join([*text, f"{constant:.{digits}g}"])

@@ -1,5 +1,6 @@
 """What most kinds of attention share: queries, keys and values, on several heads side by side."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,17 @@ class Projected(NamedTuple):
     query: Float[Tensor, "batch heads time features"]
     key: Float[Tensor, "batch heads source features"]
     value: Float[Tensor, "batch heads source value"]
+
+    def exact(self) -> "Projected":
+        """All three at least in float32: half precision does not hold long sums, nor float16 the size of them."""
+        return Projected(*(part.to(torch.promote_types(part.dtype, torch.float32)) for part in self))
+
+
+def no_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """A block in which autocast leaves the operations on a device alone, the one that ``x`` is on."""
+    device = x.device.type
+    on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if on else nullcontext()
 
 
 class MultiHead(TokenMixer):

@@ -7,11 +7,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from anabranch.kernels import linear_scan, retention
-from anabranch.nn.attention.base import MultiHead, Projected
+from anabranch.nn.attention.base import MultiHead, Projected, no_autocast
 from anabranch.nn.mixing.base import Grid
 from anabranch.nn.streaming import State
-
-_HALF = (torch.bfloat16, torch.float16)
 
 
 class Flows(NamedTuple):
@@ -52,9 +50,8 @@ class FlowAttention(MultiHead):
         self.eps = eps
 
     def read(self, x: Float[Tensor, "batch time dim"], context: Float[Tensor, "batch source dim"]) -> Projected:
-        query, key, value = super().read(x, context)
-        work = torch.float32 if query.dtype in _HALF else query.dtype
-        return Projected(query.to(work).sigmoid(), key.to(work).sigmoid(), value.to(work))
+        query, key, value = super().read(x, context).exact()
+        return Projected(query.sigmoid(), key.sigmoid(), value)
 
     def total(
         self, x: Float[Tensor, "batch heads source features"], before: Float[Tensor, "batch heads features"] | None
@@ -161,7 +158,8 @@ class FlowAttention(MultiHead):
         query, value = query * let_in[..., None], value * competing[..., None]
         if mask is not None:
             key = key.masked_fill(~mask[:, None, :, None], 0)
-        mixed = retention(query, key, value) if self.causal else query @ (key.mT @ value)
+        with no_autocast(x):
+            mixed = retention(query, key, value) if self.causal else query @ (key.mT @ value)
         return self.project(mixed.to(x.dtype))
 
     def weights(
@@ -169,13 +167,15 @@ class FlowAttention(MultiHead):
     ) -> Float[Tensor, "batch heads time source"]:
         query, key, _ = self.read(x, x if context is None else context)
         let_in, competing, _ = self.factors(query, key)
-        scores = query @ key.mT
-        return (scores.tril() if self.causal else scores) * let_in[..., None] * competing[..., None, :]
+        with no_autocast(x):
+            scores = query @ key.mT
+        weights = (scores.tril() if self.causal else scores) * let_in[..., None] * competing[..., None, :]
+        return weights.to(x.dtype)
 
     def initial_state(self, batch: int) -> State:
         """Sums over keys, queries and their normalised forms, over the rivals, and of ``phi(k) v^T``; the count."""
         S = self.zeros(batch, self.heads, self.head_dim, self.head_dim)
-        S = S.float() if S.dtype in _HALF else S
+        S = S.to(torch.promote_types(S.dtype, torch.float32))
         sums = {name: S.new_zeros(S.shape[:-1]) for name in ("key", "query", "sent", "taken")}
         count = torch.zeros(batch, dtype=torch.long, device=S.device)
         return sums | {"rivals": S.new_zeros(batch, self.heads, 1), "S": S, "count": count}
@@ -188,8 +188,9 @@ class FlowAttention(MultiHead):
         query, key, value = self.read(x, x)
         let_in, competing, sums = self.factors(query, key, before=state)
         query, value = query * let_in[..., None], value * competing[..., None]
-        mixed = retention(query, key, value) + query @ state["S"]
-        state = sums | {"S": state["S"] + key.mT @ value, "count": state["count"] + x.shape[1]}
+        with no_autocast(x):
+            mixed = retention(query, key, value) + query @ state["S"]
+            state = sums | {"S": state["S"] + key.mT @ value, "count": state["count"] + x.shape[1]}
         return self.project(mixed.to(x.dtype)), state
 
     def cost(self, n: int) -> int:

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from anabranch.kernels import gated_delta_rule, gated_linear_attention
-from anabranch.nn.attention.base import MultiHead
+from anabranch.nn.attention.base import MultiHead, Projected
 from anabranch.nn.attention.softmax import SoftmaxAttention
 from anabranch.nn.attention.window import window_attention, window_products
 from anabranch.nn.mixing.base import Grid
@@ -155,10 +155,12 @@ class HippocampalAttention(MultiHead):
         gone = slice(self.sinks, key.shape[2] - self.window)
         late = query.shape[2] - (gone.stop - gone.start)
         run = gated_linear_attention if self.memory == "mamba2" else gated_delta_rule
+        # In float16 a token of zeros would be divided by zero.
+        query, key, value = Projected(query[:, :, late:], key[:, :, gone], value[:, :, gone]).exact()
         read, memory = run(
-            F.normalize(query[:, :, late:], dim=-1),
-            F.normalize(key[:, :, gone], dim=-1),
-            value[:, :, gone],
+            F.normalize(query, dim=-1),
+            F.normalize(key, dim=-1),
+            value,
             gates.beta[:, :, gone],
             gates.log_decay[:, :, gone],
             memory,

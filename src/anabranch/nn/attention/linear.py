@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from anabranch.kernels import causal_linear_attention, causal_linear_sums
-from anabranch.nn.attention.base import MultiHead, Projected
+from anabranch.nn.attention.base import MultiHead, Projected, no_autocast
 from anabranch.nn.attention.feature_maps import FeatureMap, elu_plus_one
 from anabranch.nn.mixing.base import Grid
 from anabranch.nn.streaming import State
@@ -62,21 +62,25 @@ class LinearAttention(MultiHead):
         mask: Bool[Tensor, "batch source"] | None,
         grid: Grid | None,
     ) -> Float[Tensor, "batch time dim"]:
-        query, key, value = self.read(x, context)
+        query, key, value = self.read(x, context).exact()
         if mask is not None:
             key = key.masked_fill(~mask[:, None, :, None], 0)
         if self.causal:
-            return self.project(causal_linear_attention(query, key, value, eps=self.eps))
-        return self.project(self.divide(query @ (key.mT @ value), (query @ key.sum(-2)[..., None])[..., 0]))
+            mixed = causal_linear_attention(query, key, value, eps=self.eps)
+        else:
+            with no_autocast(x):
+                mixed = self.divide(query @ (key.mT @ value), (query @ key.sum(-2)[..., None])[..., 0])
+        return self.project(mixed.to(x.dtype))
 
     def weights(
         self, x: Float[Tensor, "batch time dim"], context: Float[Tensor, "batch source dim"] | None = None
     ) -> Float[Tensor, "batch heads time source"]:
-        query, key, _ = self.read(x, x if context is None else context)
-        scores = query @ key.mT
+        query, key, _ = self.read(x, x if context is None else context).exact()
+        with no_autocast(x):
+            scores = query @ key.mT
         if self.causal:
             scores = scores.tril()
-        return self.divide(scores, scores.sum(-1))
+        return self.divide(scores, scores.sum(-1)).to(x.dtype)
 
     def initial_state(self, batch: int) -> State:
         """``S``, the sum of ``phi(k) v^T``, and ``z``, the sum of ``phi(k)``; at least in float32, as sums grow long."""
@@ -85,20 +89,19 @@ class LinearAttention(MultiHead):
         return {"S": S, "z": S.new_zeros(batch, self.heads, self.features)}
 
     def step(self, x_t: Float[Tensor, "batch dim"], state: State) -> tuple[Float[Tensor, "batch dim"], State]:
-        query, key, value = self.read_exactly(x_t[:, None], state)
+        query, key, value = self.read(x_t[:, None], x_t[:, None]).exact()
         S, z = state["S"] + key.mT * value, state["z"] + key[:, :, 0]
-        mixed = self.divide(query @ S, (query * z[:, :, None]).sum(-1))
+        with no_autocast(x_t):
+            mixed = self.divide(query @ S, (query * z[:, :, None]).sum(-1))
         return self.project(mixed.to(x_t.dtype))[:, 0], {"S": S, "z": z}
 
     def chunk(self, x: Float[Tensor, "batch time dim"], state: State) -> tuple[Float[Tensor, "batch time dim"], State]:
-        query, key, value = self.read_exactly(x, state)
+        query, key, value = self.read(x, x).exact()
         numerator, denominator = causal_linear_sums(query, key, value)
-        mixed = self.divide(numerator + query @ state["S"], denominator + (query @ state["z"][..., None])[..., 0])
-        return self.project(mixed.to(x.dtype)), {"S": state["S"] + key.mT @ value, "z": state["z"] + key.sum(-2)}
-
-    def read_exactly(self, x: Float[Tensor, "batch time dim"], state: State) -> Projected:
-        """Queries, keys and values in the precision of the running sums."""
-        return Projected(*(part.to(state["S"].dtype) for part in self.read(x, x)))
+        with no_autocast(x):
+            mixed = self.divide(numerator + query @ state["S"], denominator + (query @ state["z"][..., None])[..., 0])
+            state = {"S": state["S"] + key.mT @ value, "z": state["z"] + key.sum(-2)}
+        return self.project(mixed.to(x.dtype)), state
 
     def cost(self, n: int) -> int:
         return 4 * n * self.dim**2 + 2 * n * self.features * (self.dim + self.heads)

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from anabranch.kernels import retention
-from anabranch.nn.attention.base import MultiHead, Projected
+from anabranch.nn.attention.base import MultiHead, Projected, no_autocast
 from anabranch.nn.mixing.base import Grid
 from anabranch.nn.streaming import State
 
@@ -54,7 +54,9 @@ class Retention(MultiHead):
         return Projected(query * self.head_dim**-0.5, key, value)
 
     def project(self, mixed: Float[Tensor, "batch heads time value"]) -> Float[Tensor, "batch time dim"]:
-        return self.out(F.gelu(self.norm(mixed.transpose(1, 2).flatten(2))))
+        weight, bias = self.norm.weight.to(mixed.dtype), self.norm.bias.to(mixed.dtype)
+        normal = F.layer_norm(mixed.transpose(1, 2).flatten(2), (self.dim,), weight, bias, self.norm.eps)
+        return self.out(F.gelu(normal).to(self.out.weight.dtype))
 
     def mix(
         self,
@@ -63,7 +65,7 @@ class Retention(MultiHead):
         mask: Bool[Tensor, "batch source"] | None,
         grid: Grid | None,
     ) -> Float[Tensor, "batch time dim"]:
-        query, key, value = self.read(x, x)
+        query, key, value = self.read(x, x).exact()
         if mask is not None:
             key = key.masked_fill(~mask[:, None, :, None], 0)
         return self.project(retention(query, key, value, self.factors(x)))
@@ -71,10 +73,11 @@ class Retention(MultiHead):
     def weights(
         self, x: Float[Tensor, "batch time dim"], context: Float[Tensor, "batch source dim"] | None = None
     ) -> Float[Tensor, "batch heads time source"]:
-        query, key, _ = self.read(x, x)
+        query, key, _ = self.read(x, x).exact()
         i = torch.arange(x.shape[1], device=x.device)
         fading = self.factors(x)[:, None, None] ** (i[:, None] - i).clamp(min=0)
-        return (query @ key.mT) * fading.tril().to(query.dtype)
+        with no_autocast(x):
+            return ((query @ key.mT) * fading.tril().to(query.dtype)).to(x.dtype)
 
     def initial_state(self, batch: int) -> State:
         """``S``, the fading sum of ``k^T v``; at least in float32, as sums grow long."""
@@ -82,17 +85,20 @@ class Retention(MultiHead):
         return S.float() if S.dtype in (torch.bfloat16, torch.float16) else S
 
     def step(self, x_t: Float[Tensor, "batch dim"], state: State) -> tuple[Float[Tensor, "batch dim"], State]:
-        query, key, value = (part.to(state.dtype) for part in self.read(x_t[:, None], x_t[:, None]))
+        query, key, value = self.read(x_t[:, None], x_t[:, None]).exact()
         state = state * self.factors(x_t).to(state.dtype)[:, None, None] + key.mT * value
-        return self.project((query @ state).to(x_t.dtype))[:, 0], state
+        with no_autocast(x_t):
+            mixed = query @ state
+        return self.project(mixed)[:, 0], state
 
     def chunk(self, x: Float[Tensor, "batch time dim"], state: State) -> tuple[Float[Tensor, "batch time dim"], State]:
-        query, key, value = (part.to(state.dtype) for part in self.read(x, x))
+        query, key, value = self.read(x, x).exact()
         n, factors = x.shape[1], self.factors(x)
         powers = (factors[:, None] ** torch.arange(n + 1, device=x.device)).to(state.dtype)[..., None]
-        mixed = retention(query, key, value, factors) + (query * powers[:, 1:]) @ state
-        state = state * powers[:, -1:] + (key * powers[:, :-1].flip(1)).mT @ value
-        return self.project(mixed.to(x.dtype)), state
+        with no_autocast(x):
+            mixed = retention(query, key, value, factors) + (query * powers[:, 1:]) @ state
+            state = state * powers[:, -1:] + (key * powers[:, :-1].flip(1)).mT @ value
+        return self.project(mixed), state
 
     def cost(self, n: int) -> int:
         return 4 * n * self.dim**2 + 2 * n * self.head_dim * self.dim

@@ -26,15 +26,18 @@ def quantile_grid(
 ) -> Float[Tensor, "features points"]:
     """Grid through equally many samples per interval, mixed with a share of the even grid over the same range.
 
-    A feature that hardly varies gets a range of one unit around its value.
+    A feature that hardly varies, or so little for its size that knots would coincide by rounding, gets an even grid
+    that begins and ends half a unit beyond its values, or further where even these knots would coincide.
     """
     share = torch.linspace(0, 1, intervals + 1, dtype=x.dtype, device=x.device)
     grid = torch.quantile(x, share, dim=0).T
     low, high = grid[:, :1], grid[:, -1:]
-    flat = high - low <= 1e-6 * torch.maximum(low.abs(), high.abs()).clamp(min=1)
-    low, high = torch.where(flat, low - 0.5, low), torch.where(flat, high + 0.5, high)
-    even = low + (high - low) * share
-    return torch.where(flat, even, uniform * even + (1 - uniform) * grid)
+    size = torch.maximum(low.abs(), high.abs())
+    grid = uniform * (low + (high - low) * share) + (1 - uniform) * grid
+    apart = 8 * torch.finfo(x.dtype).eps * size
+    flat = (high - low <= 1e-6 * size.clamp(min=1)) | (grid.diff().amin(1, keepdim=True) <= apart)
+    beyond = (intervals * apart).clamp(min=0.5)
+    return torch.where(flat, low - beyond + (high - low + 2 * beyond) * share, grid)
 
 
 def refit(

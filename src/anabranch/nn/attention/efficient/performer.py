@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from anabranch.nn.attention.base import Projected
+from anabranch.nn.attention.base import Projected, no_autocast
 from anabranch.nn.attention.linear import LinearAttention
 from anabranch.spaces import Choice, Space
 
@@ -39,7 +39,7 @@ class PositiveFeatures(nn.Module):
         self.directions.copy_(torch.cat(blocks)[:features] * torch.randn(features, dim).norm(dim=1, keepdim=True))
 
     def exponent(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch features"]:
-        return x @ self.directions.mT - x.square().sum(-1, keepdim=True) / 2
+        return x @ self.directions.mT.to(x.dtype) - x.square().sum(-1, keepdim=True) / 2
 
     def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch features"]:
         return self.exponent(x).exp() * len(self.directions) ** -0.5
@@ -78,12 +78,14 @@ class Performer(LinearAttention):
         super().__init__(dim, heads=heads, causal=causal, feature_map=feature_map, bias=bias, eps=eps)
 
     def read(self, x: Float[Tensor, "batch time dim"], context: Float[Tensor, "batch source dim"]) -> Projected:
-        query, key, value = super(LinearAttention, self).read(x, context)
+        # float16 has no exponentials above that of 11.
+        query, key, value = super(LinearAttention, self).read(x, context).exact()
         scale = self.head_dim**-0.25
-        # A factor on all of a query's features cancels in the quotient, so the largest can be made 1.
-        exponent = self.feature_map.exponent(query * scale)
-        query = (exponent - exponent.detach().amax(-1, keepdim=True)).exp()
-        return Projected(query, self.feature_map(key * scale), value)
+        with no_autocast(x):
+            # A factor on all of a query's features cancels in the quotient, so the largest can be made 1.
+            exponent = self.feature_map.exponent(query * scale)
+            query = (exponent - exponent.detach().amax(-1, keepdim=True)).exp()
+            return Projected(query, self.feature_map(key * scale), value)
 
     def cost(self, n: int) -> int:
         return super().cost(n) + 2 * n * self.features * self.dim
