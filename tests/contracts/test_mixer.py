@@ -54,6 +54,16 @@ def test_it_takes_one_token_and_any_number_of_samples(name, causal):
 
 
 @each
+def test_no_token_at_all_is_an_error(name, causal):
+    part = build(name, causal)
+    with pytest.raises(ValueError, match=r"expected at least one token; got \(2, 0, 8\)"):
+        part(tokens(2, 0))
+    if part.cross:
+        with pytest.raises(ValueError, match=r"at least one token; got \(2, 6, 8\) and \(2, 0, 8\)"):
+            part(tokens(2), context=tokens(2, 0))
+
+
+@each
 @few
 @given(seed=st.integers(0, 1000), time=st.integers(1, 9))
 def test_tokens_that_do_not_exist_change_nothing(name, causal, seed, time):

@@ -44,6 +44,8 @@ class Streaming(nn.Module):
 
     def chunk(self, x: Float[Tensor, "batch time dim"], state: State) -> tuple[Float[Tensor, "batch time out"], State]:
         """Take many frames; the same outputs and state as that many steps."""
+        if not x.shape[1]:
+            raise ValueError(f"{type(self).__name__} expected at least one frame; got {tuple(x.shape)}")
         outputs = []
         for x_t in x.unbind(1):
             y_t, state = self.step(x_t, state)

@@ -73,6 +73,9 @@ class TokenMixer(Streaming):
                 f"{type(self).__name__} expected a context ({x.shape[0]}, source, {self.dim}); "
                 f"got {tuple(context.shape)}"
             )
+        if not x.shape[1] or (context is not None and not context.shape[1]):
+            shapes = " and ".join(str(tuple(each.shape)) for each in (x, context) if each is not None)
+            raise ValueError(f"{type(self).__name__} expected at least one token; got {shapes}")
         source = x if context is None else context
         if mask is not None and mask.shape != source.shape[:2]:
             raise ValueError(f"the mask must be {tuple(source.shape[:2])}, one entry a token; got {tuple(mask.shape)}")
