@@ -184,6 +184,14 @@ def test_location_ignores_the_keys_and_feature_the_queries():
     torch.testing.assert_close(feature(query, key), feature(10 * query, key))
 
 
+def test_location_reads_as_many_tokens_as_it_has_places_or_fewer():
+    part = attend(score="location")
+    assert part.longest == TIME and attend().longest is None and not part.fixed_length
+    check_padding(part, randn(3, TIME, DIM))
+    with pytest.raises(ValueError, match=f"built for {TIME} tokens"):
+        part(randn(1, TIME + 1, DIM))
+
+
 def test_scaled_softmax_everywhere_is_ordinary_attention():
     ours, torchs = attend(), SoftmaxAttention(DIM, heads=HEADS).double()
     torchs.load_state_dict(ours.state_dict())

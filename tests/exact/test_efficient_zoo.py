@@ -89,6 +89,17 @@ def test_in_its_limit_it_is_softmax_attention(name):
         assert (away(x) - softmax_of(away, away.causal)(x)).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_many_chunks_are_as_exact_in_half_precision_as_one(kind):
+    x, errors = torch.randn(1, 1024, DIM), []
+    mixer = Chunked(DIM, heads=HEADS, chunk=16)
+    wanted = mixer(x)
+    for chunk in (16, 1024):
+        mixer.chunk_size = chunk
+        errors.append((copy.deepcopy(mixer).to(kind)(x.to(kind)) - wanted).norm())
+    assert errors[0] < 1.2 * errors[1]
+
+
 def test_features_of_the_performer_estimate_the_exponential_without_bias_and_with_error_of_slope_half():
     generator = torch.Generator().manual_seed(3)
     x, y = torch.randn(2, 30, 4, generator=generator) * 0.3
