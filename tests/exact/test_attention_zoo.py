@@ -1,9 +1,11 @@
+import copy
 from functools import partial
 from itertools import product
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from anabranch.errors import InputError
 from anabranch.nn.attention import (
@@ -182,6 +184,14 @@ def test_location_ignores_the_keys_and_feature_the_queries():
     torch.testing.assert_close(feature(query, key), feature(10 * query, key))
 
 
+def test_location_reads_as_many_tokens_as_it_has_places_or_fewer():
+    part = attend(score="location")
+    assert part.longest == TIME and attend().longest is None and not part.fixed_length
+    check_padding(part, randn(3, TIME, DIM))
+    with pytest.raises(ValueError, match=f"built for {TIME} tokens"):
+        part(randn(1, TIME + 1, DIM))
+
+
 def test_scaled_softmax_everywhere_is_ordinary_attention():
     ours, torchs = attend(), SoftmaxAttention(DIM, heads=HEADS).double()
     torchs.load_state_dict(ours.state_dict())
@@ -283,6 +293,44 @@ def test_predicted_reach_is_a_window_with_a_gaussian_around_the_predicted_place(
     expected = scores.softmax(-1) * torch.exp(-distance.square() / (2 * 1.0**2))
     torch.testing.assert_close(align(query, key), expected)
     assert (expected == 0).any()
+
+
+def test_predicted_places_are_exact_in_half_precision():
+    torch.manual_seed(0)
+    half = Attend(64, reach="local-p").bfloat16()
+    whole, x = copy.deepcopy(half).float(), randn(1, 1000, 64).bfloat16()
+    wanted = whole.weights(x.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = whole.weights(x.float())
+    for weights in (half.weights(x), cast):
+        assert ((weights > 0).sum(-1) - (wanted > 0).sum(-1)).abs().max() <= 1
+        seen = wanted.argmax(-1) - weights.argmax(-1)
+        assert seen.double().abs().mean() < 1.5
+
+
+# --- Streaming.
+
+
+class Largest(TorchDispatchMode):
+    """The most elements that a tensor had which was made meanwhile."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        made = function(*arguments, **(options or {}))
+        if isinstance(made, torch.Tensor):
+            self.elements = max(self.elements, made.numel())
+        return made
+
+
+@pytest.mark.parametrize("make", [Attend, SoftmaxAttention])
+@pytest.mark.parametrize("new", [1, 2])
+def test_a_streamed_token_costs_no_more_than_what_it_reads(make, new):
+    part, held = make(DIM, heads=HEADS, causal=True), 300
+    state = {name: torch.randn(1, HEADS, held, DIM // HEADS) for name in ("key", "value")}
+    with torch.no_grad(), Largest() as largest:
+        part.chunk(torch.randn(1, new, DIM), state)
+    assert largest.elements <= (held + new) * DIM
 
 
 # --- Representations and levels.

@@ -1,5 +1,6 @@
 """Efficient transformers (arXiv 2103.14636): the limit in which each mixer is softmax attention, and approximations."""
 
+import copy
 import math
 from functools import partial
 
@@ -88,6 +89,17 @@ def test_in_its_limit_it_is_softmax_attention(name):
         assert (away(x) - softmax_of(away, away.causal)(x)).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_many_chunks_are_as_exact_in_half_precision_as_one(kind):
+    x, errors = torch.randn(1, 1024, DIM), []
+    mixer = Chunked(DIM, heads=HEADS, chunk=16)
+    wanted = mixer(x)
+    for chunk in (16, 1024):
+        mixer.chunk_size = chunk
+        errors.append((copy.deepcopy(mixer).to(kind)(x.to(kind)) - wanted).norm())
+    assert errors[0] < 1.2 * errors[1]
+
+
 def test_features_of_the_performer_estimate_the_exponential_without_bias_and_with_error_of_slope_half():
     generator = torch.Generator().manual_seed(3)
     x, y = torch.randn(2, 30, 4, generator=generator) * 0.3
@@ -117,6 +129,24 @@ def test_the_performer_approaches_softmax_attention():
     assert errors[1] < 0.03 < errors[0]
 
 
+@pytest.mark.parametrize("scale", [1, 12, 50])
+def test_the_performer_reads_keys_of_any_length(scale):
+    mixer, x = build(Performer), scale * tokens()
+    query, key, value = softmax_of(mixer).read(x, x)
+    phi = mixer.feature_map
+    query, key = (phi.exponent(part * mixer.head_dim**-0.25) for part in (query, key))
+    exists = torch.arange(TIME) % 3 > 0
+    for mask in (torch.ones(TIME, dtype=torch.bool), exists):
+        log = (query[:, :, :, None] + key[:, :, None]).logsumexp(-1)
+        wanted = mixer.project(log.masked_fill(~mask, -torch.inf).softmax(-1) @ value)
+        # Hidden tokens with small keys would have by far the largest features.
+        hidden = torch.where(mask[:, None], x, 0)
+        torch.testing.assert_close(mixer(hidden, mask=mask.expand(2, -1))[:, mask], wanted[:, mask])
+    mixer = mixer.float()
+    mixer(x.float()).square().sum().backward()
+    assert mixer.key_value.weight.grad.abs().max() > 1e-3
+
+
 def test_directions_of_the_performer_are_orthogonal_within_a_block():
     directions = PositiveFeatures(4, 8).directions[:4]
     gram = directions @ directions.T
@@ -130,6 +160,12 @@ def shared_attention(mixer, x, readable):
     readable = readable | (torch.eye(x.shape[1], dtype=torch.bool) & ~readable.any(-1, keepdim=True))
     scores = (query @ key.mT * mixer.head_dim**-0.5).masked_fill(~readable, -torch.inf)
     return scores, value
+
+
+def test_distances_of_transformer_xl_are_as_exact_in_half_precision_as_its_weights():
+    mixer = TransformerXL(64, segment=256).bfloat16()
+    wanted = copy.deepcopy(mixer).float().distances()
+    assert (mixer.distances() - wanted).norm() < 0.01 * wanted.norm()
 
 
 def test_reformer_with_one_chunk_is_attention_with_shared_queries_and_keys():

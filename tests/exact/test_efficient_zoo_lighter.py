@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from anabranch.compress import share_layers
-from anabranch.models import MetaFormer, rewind
+from anabranch.models import MetaFormer, recompute, rewind
+from anabranch.nn.attention.efficient import Routing
 from support.attention import DIM, TIME, tokens
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -23,6 +24,21 @@ def test_shared_layers_are_one_block_applied_again_and_again():
         share_layers(MetaFormer(DIM, 3), 4)
     with pytest.raises(ValueError, match="MetaFormer"):
         share_layers(torch.nn.Linear(1, 1))
+
+
+def test_a_mixer_that_changes_with_every_pass_is_not_run_twice():
+    trunk = MetaFormer(DIM, 2, mixer=Routing, block="reversible", length=TIME)
+    for run_again in (rewind, recompute):
+        with pytest.raises(ValueError, match="Routing: every pass moves the centres"):
+            run_again(trunk)
+    assert "forward" not in vars(trunk.blocks[0])
+
+
+def test_rewinding_twice_is_rewinding_once():
+    trunk = rewind(MetaFormer(DIM, 2, block="reversible"))
+    x, once = tokens().float(), trunk.forward
+    assert rewind(trunk).forward is once
+    trunk(x).sum().backward()
 
 
 @pytest.mark.parametrize("mixer", ["attention", "nystrom"])

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from anabranch.models.rewind import check_repeatable
 from anabranch.nn.feedforward.base import ChannelMixer
 from anabranch.nn.mixing.base import TokenMixer
 
@@ -26,10 +27,13 @@ def recompute(model: Model, kinds: tuple[type[nn.Module], ...] = (TokenMixer, Ch
             transformer does (arXiv 1904.10509, section 5.4).
 
     Returns: the model.
+    Raises: ``ValueError`` if one of them changes with every pass.
     """
-    for module in model.modules():
-        if isinstance(module, kinds):
-            module.forward = partial(_anew, module.forward)
+    chosen = [module for module in model.modules() if isinstance(module, kinds)]
+    for module in chosen:
+        check_repeatable(module)
+    for module in chosen:
+        module.forward = partial(_anew, module.forward)
     return model
 
 

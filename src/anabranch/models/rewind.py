@@ -22,19 +22,30 @@ def rewind(model: Model) -> Model:
         model: holds one :class:`anabranch.models.MetaFormer` of reversible blocks, or is one. Changed in place.
 
     Returns: the model.
-    Raises: ``ValueError`` if the trunk has other blocks, several stages, or leaves branches out at random.
+    Raises: ``ValueError`` if the trunk has other blocks, several stages, leaves branches out at random, or has a mixer
+        that changes with every pass.
     """
     trunks = [module for module in model.modules() if isinstance(module, MetaFormer)]
     if len(trunks) != 1 or len(trunks[0].stages) != 1:
         raise ValueError("expected a model with one MetaFormer of one stage")
+    if getattr(trunks[0].forward, "func", None) is _forward:
+        return model
     blocks = trunks[0].blocks
     others = [type(block).__name__ for block in blocks if not isinstance(block, Reversible)]
     if others:
         raise ValueError(f"expected reversible blocks only; got {', '.join(sorted(set(others)))}")
     if any(getattr(module, "drop_path", 0) for module in trunks[0].modules()):
         raise ValueError("expected drop_path=0: a branch that was left out at random cannot be found out afterwards")
+    check_repeatable(trunks[0])
     trunks[0].forward = partial(_forward, trunks[0].forward)
     return model
+
+
+def check_repeatable(model: nn.Module) -> None:
+    """Raise ``ValueError`` for a part of which a second forward pass would not do what the first did."""
+    for module in model.modules():
+        if reason := getattr(module, "no_repeat", None):
+            raise ValueError(f"expected parts whose forward pass can be run again; {type(module).__name__}: {reason}")
 
 
 def _forward(forward: Any, x: Tensor, *, mask: Tensor | None = None, grid: tuple[int, ...] | None = None) -> Tensor:

@@ -144,8 +144,9 @@ class Attend(MultiHead):
             outs=self.outs,
             length=length,
         )
-        self.fixed_length = isinstance(self.align.score, Location)
-        self.equivariant = not (causal or self.fixed_length or reach != "global")
+        located = isinstance(self.align.score, Location)
+        self.longest = length if located else None
+        self.equivariant = not (causal or located or reach != "global")
 
     def mix(
         self,
@@ -169,8 +170,8 @@ class Attend(MultiHead):
         """The weights for queries of which the first stands at place ``first``."""
         time, source = read.query.shape[2], read.key.shape[2]
         readable = None if mask is None else mask[:, None, None, :]
-        if self.causal and source > 1:
-            earlier = self.earlier(source, read.key.device)[None, None, source - time :]
+        if self.causal and time > 1:
+            earlier = self.earlier(source, read.key.device, new=time)[None, None]
             readable = earlier if readable is None else readable & earlier
         return self.align(read.query, read.key, readable, first=first).to(read.value.dtype)
 

@@ -68,6 +68,7 @@ class MultiHead(TokenMixer):
         return self.split(self.key_value(context).chunk(2, dim=-1)[1])
 
     @staticmethod
-    def earlier(n: int, device: torch.device) -> Bool[Tensor, "time time"]:
-        """True where a causal token (row) may read (column): itself and what came before."""
-        return torch.ones(n, n, dtype=torch.bool, device=device).tril()
+    def earlier(n: int, device: torch.device, *, new: int | None = None) -> Bool[Tensor, "new time"]:
+        """True where a causal token (row) may read (column): itself and what came before; the last ``new`` rows."""
+        place = torch.arange(n, device=device)
+        return place <= place[n - (n if new is None else new) :, None]

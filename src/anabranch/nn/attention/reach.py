@@ -60,8 +60,10 @@ class NearPredicted(Everywhere):
     def forward(self, query: Tensor, readable: Tensor, first: int) -> tuple[Tensor, Tensor | None]:
         source = torch.arange(readable.shape[-1], device=query.device)
         size = (source * readable).amax(-1, keepdim=True) + 1
-        distance = source - size * ((query @ self.W).tanh() @ self.v).sigmoid()
-        factor = torch.exp(-2 * (distance / self.window).square())
+        share = ((query @ self.W).tanh() @ self.v).sigmoid()
+        # bfloat16 counts to 256.
+        distance = source - size * share.to(torch.promote_types(share.dtype, torch.float32))
+        factor = torch.exp(-2 * (distance / self.window).square()).to(share.dtype)
         return readable & (distance.detach().abs() <= self.window), factor
 
 

@@ -74,7 +74,7 @@ class SoftmaxAttention(MultiHead):
         held, new = key.shape[2], x.shape[1]
         if held > self.max_len:
             raise ValueError(f"this attention holds at most {self.max_len} tokens while streaming; got {held}")
-        readable = None if new == 1 else self.earlier(held, x.device)[held - new :]
+        readable = None if new == 1 else self.earlier(held, x.device, new=new)
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=readable)
         return self.project(mixed), {"key": key, "value": value}
 

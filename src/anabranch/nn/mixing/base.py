@@ -23,6 +23,7 @@ class TokenMixer(Streaming):
 
     * ``equivariant``: permuting the tokens permutes the output;
     * ``fixed_length``: works for one number of tokens only, unless it can bring the ``grid`` of others to its own;
+    * ``longest``: most tokens that it works for, if there is such a number (set on the object);
     * ``cross``: can read another sequence, given as ``context``;
     * ``causal``: no output depends on a later token (set on the object where it is an option);
     * ``cost(n)``: multiply-adds of a forward pass over ``n`` tokens, one sample.
@@ -33,9 +34,11 @@ class TokenMixer(Streaming):
 
     equivariant: bool = False
     fixed_length: bool = False
+    longest: int | None = None
     cross: bool = False
     causal: bool = False
     no_compile: ClassVar[str | None] = None  # why torch.compile cannot take this part, if it cannot
+    no_repeat: ClassVar[str | None] = None  # why a training pass cannot be run again for the gradient, if it cannot
     space: ClassVar[Space] = {}
 
     def __init__(self, dim: int):

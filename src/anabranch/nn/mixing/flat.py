@@ -37,7 +37,6 @@ class FlatFeedForward(TokenMixer):
     Raises: ``ValueError`` if more tokens come than there are places.
     """
 
-    fixed_length = True
     space: ClassVar[Space] = {"ratio": Choice(1 / 8, 1 / 2, 1 / 128)}
 
     def __init__(
@@ -56,6 +55,7 @@ class FlatFeedForward(TokenMixer):
                 f"length, ratio and source_length must be positive; got {length}, {ratio} and {source_length}"
             )
         self.length, self.source_length, self.causal = length, source_length, causal
+        self.longest = length
         self.cross = source_length is not None
         self.out_dim = dim if out_dim is None else out_dim
         self.hidden = max(2, round(ratio * length * dim))

@@ -63,22 +63,23 @@ class Chunked(SoftmaxAttention):
         first: int,
     ) -> Float[Tensor, "batch heads rows head_dim"]:
         """What some queries read, the first of which stands at ``first``."""
-        lowest = torch.finfo(query.dtype).min
+        kind = torch.promote_types(query.dtype, torch.float32)  # of sums that grow long
+        lowest = torch.finfo(kind).min
         last = first + query.shape[2]
         place = torch.arange(first, last, device=query.device)[:, None]
         query = query * self.head_dim**-0.5
-        largest = query.new_full((*query.shape[:3], 1), lowest)
-        total, summed = torch.zeros_like(largest), torch.zeros_like(query)
+        largest = query.new_full((*query.shape[:3], 1), lowest, dtype=kind)
+        total, summed = torch.zeros_like(largest), torch.zeros_like(query, dtype=kind)
         for start in range(0, min(key.shape[2], last) if self.causal else key.shape[2], self.chunk_size):
             part = slice(start, start + self.chunk_size)
             readable = exists[..., part]
             if self.causal:
                 readable = readable & (start + torch.arange(readable.shape[-1], device=query.device) <= place)
-            scores = (query @ key[:, :, part].mT).masked_fill(~readable, lowest)
+            scores = (query @ key[:, :, part].mT).to(kind).masked_fill(~readable, lowest)
             higher = torch.maximum(largest, scores.detach().amax(-1, keepdim=True))
             weights = (scores - higher).exp().masked_fill(~readable, 0)
             shrink = (largest - higher).exp()
             total = total * shrink + weights.sum(-1, keepdim=True)
-            summed = summed * shrink + weights @ value[:, :, part]
+            summed = summed * shrink + weights.to(value.dtype) @ value[:, :, part]
             largest = higher
-        return summed / total.where(total > 0, 1)
+        return (summed / total.where(total > 0, 1)).to(value.dtype)

@@ -3,11 +3,12 @@
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from anabranch.nn.attention.base import Projected, no_autocast
 from anabranch.nn.attention.linear import LinearAttention
+from anabranch.nn.mixing.base import Grid
 from anabranch.spaces import Choice, Space
 
 
@@ -51,6 +52,10 @@ class Performer(LinearAttention):
     An approximation of softmax attention: the error falls with the square root of the number of features. Causal and
     streaming forms are those of :class:`LinearAttention`. The features are drawn once and saved with the model.
 
+    A key's features are as large as ``exp(k . w - |k|^2 / 2)`` for the direction ``w`` next to it, so those of long keys
+    are all but zero. Where all keys are known at once, what they have in common moves to the queries, and any size will
+    do. A causal one cannot: once ``|k|^2 / sqrt(d)`` is some tens more than ``-log(eps)``, nothing is read.
+
     Arguments:
         dim: channels of a token.
         heads: mixing matrices that work side by side, each on ``dim / heads`` channels.
@@ -82,10 +87,26 @@ class Performer(LinearAttention):
         query, key, value = super(LinearAttention, self).read(x, context).exact()
         scale = self.head_dim**-0.25
         with no_autocast(x):
-            # A factor on all of a query's features cancels in the quotient, so the largest can be made 1.
-            exponent = self.feature_map.exponent(query * scale)
-            query = (exponent - exponent.detach().amax(-1, keepdim=True)).exp()
-            return Projected(query, self.feature_map(key * scale), value)
+            query, key = self.feature_map.exponent(query * scale), self.feature_map.exponent(key * scale)
+        if not self.causal:
+            # Of every feature the largest key is made 1, and the queries take over what it was.
+            largest = key.detach().amax(-2, keepdim=True)
+            query, key = query + largest, key - largest
+        # A factor on all of a query's features cancels in the quotient, so the largest can be made 1.
+        return Projected((query - query.detach().amax(-1, keepdim=True)).exp(), key.exp(), value)
+
+    def mix(
+        self,
+        x: Float[Tensor, "batch time dim"],
+        context: Float[Tensor, "batch source dim"],
+        mask: Bool[Tensor, "batch source"] | None,
+        grid: Grid | None,
+    ) -> Float[Tensor, "batch time dim"]:
+        if mask is not None and not self.causal:
+            # The largest key must be one that exists: hidden tokens become copies of the first that does.
+            first = mask.int().argmax(-1)[:, None, None].expand(-1, 1, context.shape[-1])
+            context = context.where(mask[..., None], context.gather(1, first))
+        return super().mix(x, context, mask, grid)
 
     def cost(self, n: int) -> int:
         return super().cost(n) + 2 * n * self.features * self.dim

@@ -33,6 +33,7 @@ class Routing(MultiHead):
     """
 
     centres: Float[Tensor, "heads clusters head_dim"]
+    no_repeat = "every pass moves the centres, and a second one would route by others"
     space: ClassVar[Space] = {"decay": Choice(0.999, 0.99)}
 
     def __init__(

@@ -54,11 +54,12 @@ class TransformerXL(MultiHead):
     def distances(self) -> Float[Tensor, "heads reach head_dim"]:
         """``W r`` for every distance that occurs."""
         like = self.distance.weight
-        reach = torch.arange(2 * self.segment, device=like.device, dtype=like.dtype)
-        rates = 10_000.0 ** (-torch.arange(0, self.dim, 2, device=like.device, dtype=like.dtype) / self.dim)
+        exact = torch.promote_types(like.dtype, torch.float32)
+        reach = torch.arange(2 * self.segment, device=like.device, dtype=exact)
+        rates = 10_000.0 ** (-torch.arange(0, self.dim, 2, device=like.device, dtype=exact) / self.dim)
         angles = reach[:, None] * rates
         waves = torch.cat([angles.sin(), angles.cos()], -1)[:, : self.dim]
-        return self.distance(waves).unflatten(-1, (self.heads, -1)).transpose(0, 1)
+        return self.distance(waves.to(like.dtype)).unflatten(-1, (self.heads, -1)).transpose(0, 1)
 
     def attend(
         self,
