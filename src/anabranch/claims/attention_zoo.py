@@ -41,14 +41,15 @@ CLAIM = Claim(
         Rule("(general.long - none.long) - (general.short - none.short)", ">=", 0.02),
         Rule("(additive.long - none.long) - (additive.short - none.short)", ">=", 0.02),
         # The baseline learns: a network that ignored the source would get about a fifth of the phonemes right.
-        Rule("none.short", ">=", 0.5),
+        Rule("none.short", ">=", 0.5, check=True),
     ),
     seeds=3,
     minutes=5,
     smaller=(
         "Words of at most 16 letters instead of sentences, 64 units, 400 steps with two learning rates (sizes, steps and "
         "rates settled by pilots of the arm without attention); three of the survey's twelve scores. Longer sources "
-        "would strain the bottleneck more."
+        "would strain the bottleneck more. At 400 steps all arms are under-trained: 900 raise long words "
+        "without attention from 0.574 to 0.654."
     ),
 )
 

@@ -4,7 +4,9 @@ The survey sorts some dozens of variants by their complexity and concludes that 
 some accuracy or some generality for its speed. Here the time of one layer is measured from 256 to 8192 tokens, and its
 growth from the last two doublings; eight variants, each in the same small network, learn to evaluate nested expressions
 (ListOps), each with the better of two learning rates by validation, on the same data in the same order. None dominates
-if the one that is fastest on long inputs is not also the most accurate, or nearly.
+if the fastest on long inputs is not also the most accurate, or nearly. The fastest is the one with the fewest
+multiply-adds for 8192 tokens, so that no timing decides it; the best is the one with the highest validation accuracy, so
+that the luckiest of eight draws of the test split does not count as a lead.
 
 Made smaller: expressions of at most 40 tokens instead of 2000, two blocks of width 32, a few hundred steps, one task
 instead of the Long Range Arena's six; times of a forward pass alone, on one thread of a processor. Variants that are
@@ -14,6 +16,7 @@ exact rival is the fused kernel, which moves every crossover to longer inputs.
 
 import math
 import time
+from statistics import median
 
 import torch
 
@@ -45,13 +48,14 @@ CLAIM = Claim(
     rules=(
         Rule("attention.exponent", ">=", 1.7),
         Rule(f"max({_LINEAR})", "<=", 1.3),
-        Rule("attention.accuracy - majority.accuracy", ">=", 0.1),
+        Rule("attention.accuracy - majority.accuracy", ">=", 0.1, check=True),
         Rule("best.accuracy - fastest.accuracy", ">=", 0.02),
     ),
     seeds=3,
-    minutes=5,
-    smaller="Expressions of up to 40 tokens, two blocks of width 32, 200 steps, one task. A pilot of attention settled the "
-    "steps.",
+    minutes=8,
+    smaller="Expressions of up to 40 tokens, two blocks of width 32, 200 steps. A pilot of attention settled the steps. One "
+    "task: classes of definitions by their bytes, of which there are 128, would take three times as long again, and "
+    "another ranking there would go unseen.",
 )
 
 DIM = 32
@@ -66,9 +70,10 @@ def measure(seed: int) -> Measurements:
     result = seconds(seed) | {"majority.accuracy": majority(task)}
     for name in MIXERS:
         result |= {f"{name}.{key}": value for key, value in train(task, name, seed).items()}
-    fastest = min(MIXERS, key=lambda name: result[f"{name}.seconds{LENGTHS[-1]}"])
+    fastest = min(MIXERS, key=lambda name: result[f"{name}.products{LENGTHS[-1]}"])
+    best = max(MIXERS, key=lambda name: result[f"{name}.valid"])
     result["fastest.accuracy"] = result[f"{fastest}.accuracy"]
-    result["best.accuracy"] = max(result[f"{name}.accuracy"] for name in MIXERS)
+    result["best.accuracy"] = result[f"{best}.accuracy"]
     return result
 
 
@@ -84,9 +89,9 @@ def train(task: Task, name: str, seed: int, rates: tuple[float, ...] = RATES) ->
         history = fit(
             model, task.train, loss=task.loss, optimizer=optimizer, budget=budget, batch_size=BATCH, seed=seed
         )
-        runs.append((-score(model, task.valid, task), score(model, task.test, task), rate, history.seconds))
-    _, accuracy, rate, spent = min(runs)
-    return {"accuracy": accuracy, "rate": rate, "training": spent}
+        runs.append((score(model, task.valid, task), score(model, task.test, task), rate, history.seconds))
+    valid, accuracy, rate, spent = max(runs, key=lambda run: run[0])
+    return {"valid": valid, "accuracy": accuracy, "rate": rate, "training": spent}
 
 
 def majority(task: Task) -> float:
@@ -98,25 +103,28 @@ def majority(task: Task) -> float:
 
 @torch.no_grad()
 def seconds(seed: int) -> Measurements:
-    """Seconds of a layer's forward pass, the variants in turn, the fastest of seven rounds after one to warm up.
+    """Seconds of a layer's forward pass: the median of 15 rounds, after one to warm up, over all lengths and variants.
 
     The exponent is that of the growth over the last two doublings; the crossover is the shortest input on which a
-    variant is faster than exact attention and stays so, twice the longest one if it never is.
+    variant is faster than exact attention and stays so, twice the longest one if it never is. Products are the declared
+    multiply-adds.
     """
-    spent: dict[tuple[str, int], float] = {}
-    for n in LENGTHS:
-        torch.manual_seed(seed)
-        mixers = {name: fill("mixer", make, dim=DIM, length=n).eval() for name, make in MIXERS.items()}
-        x = torch.randn(1, n, DIM)
-        for turn in range(8):
-            for name, mixer in mixers.items():
-                started = time.perf_counter()
-                mixer(x)
-                passed = time.perf_counter() - started
-                if turn:
-                    spent[name, n] = min(passed, spent.get((name, n), math.inf))
+    torch.manual_seed(seed)
+    mixers = {
+        (name, n): fill("mixer", make, dim=DIM, length=n).eval() for n in LENGTHS for name, make in MIXERS.items()
+    }
+    inputs = {n: torch.randn(1, n, DIM) for n in LENGTHS}
+    rounds: list[dict[tuple[str, int], float]] = []
+    for _ in range(16):
+        rounds.append({})
+        for (name, n), mixer in mixers.items():
+            started = time.perf_counter()
+            mixer(inputs[n])
+            rounds[-1][name, n] = time.perf_counter() - started
+    spent = {key: median(passed[key] for passed in rounds[1:]) for key in mixers}
     result: Measurements = {f"{name}.seconds{n}": value for (name, n), value in spent.items()}
     for name in MIXERS:
+        result[f"{name}.products{LENGTHS[-1]}"] = float(mixers[name, LENGTHS[-1]].cost(LENGTHS[-1]))
         result[f"{name}.exponent"] = math.log2(spent[name, LENGTHS[-1]] / spent[name, LENGTHS[-3]]) / 2
         if name != "attention":
             slower = [n for n in LENGTHS if spent[name, n] >= spent["attention", n]]
