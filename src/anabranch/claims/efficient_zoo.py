@@ -103,7 +103,7 @@ def majority(task: Task) -> float:
 
 @torch.no_grad()
 def seconds(seed: int) -> Measurements:
-    """Seconds of a layer's forward pass: the median of 15 rounds, after one to warm up, over all lengths and variants.
+    """Processor time of a layer's forward pass, in seconds: the median of 15 rounds, after one to warm up, over all lengths and variants.
 
     The exponent is that of the growth over the last two doublings; the crossover is the shortest input on which a
     variant is faster than exact attention and stays so, twice the longest one if it never is. Products are the declared
@@ -118,9 +118,9 @@ def seconds(seed: int) -> Measurements:
     for _ in range(16):
         rounds.append({})
         for (name, n), mixer in mixers.items():
-            started = time.perf_counter()
+            started = time.thread_time()
             mixer(inputs[n])
-            rounds[-1][name, n] = time.perf_counter() - started
+            rounds[-1][name, n] = time.thread_time() - started
     spent = {key: median(passed[key] for passed in rounds[1:]) for key in mixers}
     result: Measurements = {f"{name}.seconds{n}": value for (name, n), value in spent.items()}
     for name in MIXERS:
