@@ -103,9 +103,9 @@ def majority(task: Task) -> float:
 
 @torch.no_grad()
 def seconds(seed: int) -> Measurements:
-    """Processor time of a layer's forward pass, in seconds: the median of 15 rounds, after one to warm up, over all lengths and variants.
+    """Seconds of the processor for a layer's forward pass: the median of 15 rounds over all lengths and variants.
 
-    The exponent is that of the growth over the last two doublings; the crossover is the shortest input on which a
+    One more round before warms up. The exponent is that of the growth over the last two doublings; the crossover is the shortest input on which a
     variant is faster than exact attention and stays so, twice the longest one if it never is. Products are the declared
     multiply-adds.
     """
