@@ -105,9 +105,9 @@ def majority(task: Task) -> float:
 def seconds(seed: int) -> Measurements:
     """Seconds of the processor for a layer's forward pass: the median of 15 rounds over all lengths and variants.
 
-    One more round before warms up. The exponent is that of the growth over the last two doublings; the crossover is the shortest input on which a
-    variant is faster than exact attention and stays so, twice the longest one if it never is. Products are the declared
-    multiply-adds.
+    One more round before warms up. The exponent is that of the growth over the last two doublings; the crossover is
+    the shortest input on which a variant is faster than exact attention and stays so, twice the longest one if it never
+    is. Products are the declared multiply-adds.
     """
     torch.manual_seed(seed)
     mixers = {
