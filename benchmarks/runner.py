@@ -1,6 +1,6 @@
 """The race's training loop against a bare loop that does the same steps on the same batches.
 
-The last column is what ten validations and keeping the best weights add to a run; a race does not count them as training.
+The last column is what a race's validations and keeping the best weights add to a run; a race does not count them as training.
 """
 
 from functools import partial
@@ -13,7 +13,7 @@ from anabranch import data, optim
 from anabranch.bench.contenders import Network
 from anabranch.bench.fit import Budget, cosine_with_warmup, minibatches
 from anabranch.bench.fit import run as train
-from anabranch.bench.runner import CHECKS, Best
+from anabranch.bench.runner import Best, validations
 from anabranch.bench.skeletons import Size
 from anabranch.data import Task
 from anabranch.learning import Backprop
@@ -28,11 +28,12 @@ def run() -> list[dict[str, Any]]:
     for name, skeleton in (("digits", "metaformer"), ("wine", "mlp"), ("pydoc", "metaformer")):
         task = data.load(name)
         batch_size = 16 if name == "pydoc" else min(64, len(task.train) // 8)
+        checks = validations(Budget(steps=STEPS), batch_size, len(task.valid))
         model = Network("plain", skeleton, {}).build(task, {}, Size(48))
         ways = {
             "bare loop": partial(bare, model, task, batch_size),
             "runner": partial(raced, model, task, batch_size, checks=0),
-            "runner with validations": partial(raced, model, task, batch_size, checks=CHECKS),
+            "runner with validations": partial(raced, model, task, batch_size, checks=checks),
         }
         found = seconds(ways, rounds=9, limit=150)
         rows.append(
@@ -71,7 +72,7 @@ def raced(model: nn.Module, task: Task, batch_size: int, checks: int) -> None:
         index = torch.arange(len(task.valid))
         scores = [
             task.metric.scores(trainer.predict(batch.inputs), batch.targets)
-            for batch in map(task.valid.batch, index.split(256))
+            for batch in map(task.valid.batch, index.split(4 * batch_size))
         ]
         return float(torch.cat(scores).mean())
 
