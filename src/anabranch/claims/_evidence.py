@@ -59,6 +59,16 @@ class Evidence:
     machine: dict[str, Any]
     format: int = field(default=FORMAT)
 
+    @property
+    def finding(self) -> str:
+        """The verdict; of a claim that holds in part also how many rules hold, and whether all checks do."""
+        if self.verdict != "holds in part":
+            return self.verdict
+        of_the_paper = [rule for rule in self.rules if not rule.check]
+        held = sum(rule.outcome == "holds" for rule in of_the_paper)
+        checked = all(rule.outcome == "holds" for rule in self.rules if rule.check)
+        return f"{self.verdict} ({held} of {len(of_the_paper)} rules{'' if checked else '; a check does not'})"
+
     def write(self, path: Path) -> None:
         """Write as JSON, all or nothing."""
         write_atomically(path, json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=True) + "\n")
