@@ -42,7 +42,7 @@ def paper_page(slug: str) -> str:
         for rule in evidence.rules
     )
     return f"""{text}
-## Evidence: {evidence.verdict}
+## Evidence: {evidence.finding}
 
 {evidence.statement}
 

@@ -15,7 +15,7 @@ def table() -> str:
     rows = ["| paper | what it is about | verdict | plot |", "| --- | --- | --- | --- |"]
     for paper in catalog.papers().values():
         evidence = claims.recorded(paper.slug)
-        verdict = "not run yet" if evidence is None else evidence.verdict
+        verdict = "not run yet" if evidence is None else evidence.finding
         plot = "" if evidence is None else f"[rules](evidence/{paper.slug}.svg)"
         rows.append(f"| [{paper.slug}]({paper.link}) ({paper.year}) | {paper.summary} | {verdict} | {plot} |")
     return "\n".join(rows) + "\n"

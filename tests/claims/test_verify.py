@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from types import ModuleType
 
 import pytest
@@ -50,6 +51,18 @@ def test_the_record_holds_what_is_needed_to_doubt_it(toy, tmp_path):
     assert data["versions"]["torch"] and data["machine"]["cores"]
     assert isinstance(_evidence.recorded("toy"), Evidence)
     assert _evidence.stale(_evidence.recorded("toy")) == []
+
+
+def test_the_finding_counts_the_rules_that_speak_of_the_paper(toy, monkeypatch):
+    rules = (*CLAIM.rules, Rule("once.gain", ">=", 9.0), Rule("once.gain", ">=", 1.0, check=True))
+    monkeypatch.setattr(sys.modules["toy_claim"], "CLAIM", replace(CLAIM, rules=rules))
+    evidence = _verify.verify("toy", draft=True)
+    assert (evidence.verdict, evidence.finding) == ("holds in part", "holds in part (2 of 3 rules)")
+    rules = (*CLAIM.rules, Rule("once.gain", ">=", 9.0, check=True))
+    monkeypatch.setattr(sys.modules["toy_claim"], "CLAIM", replace(CLAIM, rules=rules))
+    assert _verify.verify("toy", draft=True).finding == "holds in part (2 of 2 rules; a check does not)"
+    monkeypatch.setattr(sys.modules["toy_claim"], "CLAIM", CLAIM)
+    assert _verify.verify("toy", draft=True).finding == "holds"
 
 
 def test_a_changed_rule_or_code_makes_it_stale_but_not_a_changed_docstring(toy, tmp_path, monkeypatch):
@@ -109,3 +122,12 @@ def test_the_pictures_show_the_bound_and_the_seeds(toy):
 def test_an_unknown_claim_is_an_input_error():
     with pytest.raises(InputError, match="unknown claim 'nope'"):
         _verify.verify("nope")
+
+
+def test_evidence_rests_on_what_claims_share():
+    modules = _evidence.sources("ahn")
+    assert {"anabranch.claims.ahn", "anabranch.claims.common.language", "anabranch.nn.attention.hippocampal"} <= set(
+        modules
+    )
+    assert modules["anabranch.claims.common.language"].name == "language.py"
+    assert not any("common" in name for name in _evidence.sources("kan"))

@@ -106,4 +106,4 @@ def _verdict(slug: str) -> str:
     from anabranch import claims
 
     evidence = claims.recorded(slug)
-    return "not run yet" if evidence is None else f"[{VERDICT_STYLE[evidence.verdict]}]{evidence.verdict}[/]"
+    return "not run yet" if evidence is None else f"[{VERDICT_STYLE[evidence.verdict]}]{evidence.finding}[/]"

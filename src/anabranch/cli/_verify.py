@@ -65,4 +65,4 @@ def print_evidence(console: "Console", evidence: "Evidence") -> None:
     console.print(rules)
     style = VERDICT_STYLE[evidence.verdict]
     when = f"{len(evidence.measurements)} seeds, {evidence.minutes:g} minutes of processor time, {evidence.date}"
-    console.print(f"verdict: [bold {style}]{evidence.verdict}[/]  ({when})", highlight=False)
+    console.print(f"verdict: [bold {style}]{evidence.finding}[/]  ({when})", highlight=False)
