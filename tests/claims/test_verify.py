@@ -122,3 +122,12 @@ def test_the_pictures_show_the_bound_and_the_seeds(toy):
 def test_an_unknown_claim_is_an_input_error():
     with pytest.raises(InputError, match="unknown claim 'nope'"):
         _verify.verify("nope")
+
+
+def test_evidence_rests_on_what_claims_share():
+    modules = _evidence.sources("ahn")
+    assert {"anabranch.claims.ahn", "anabranch.claims.common.language", "anabranch.nn.attention.hippocampal"} <= set(
+        modules
+    )
+    assert modules["anabranch.claims.common.language"].name == "language.py"
+    assert not any("common" in name for name in _evidence.sources("kan"))

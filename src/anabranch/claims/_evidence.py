@@ -151,11 +151,11 @@ def code_hashes(slug: str) -> dict[str, str]:
 
 
 def sources(slug: str) -> dict[str, Path]:
-    """The files that evidence for a paper rests on: its claim and its parts, by module."""
+    """The files that evidence for a paper rests on, by module: its claim, what this shares with others, its parts."""
     from anabranch.catalog import paper
     from anabranch.catalog._entries import load
 
-    modules = {_module(slug)}
+    modules = {_module(slug)} | _shared(_module(slug))
     for path in paper(slug).parts:
         found = inspect.unwrap(load(path))
         modules.add(found.__name__ if inspect.ismodule(found) else found.__module__)
@@ -164,6 +164,15 @@ def sources(slug: str) -> dict[str, Path]:
         for module in sorted(modules)
         if module.startswith("anabranch.")
     }
+
+
+def _shared(module: str) -> set[str]:
+    """The modules of ``claims.common`` that a claim's module imports, and those that these import."""
+    tree = ast.parse(Path(inspect.getsourcefile(import_module(module)) or "").read_text(encoding="utf-8"))
+    named = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    named |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    found = {name for name in named if name.startswith("anabranch.claims.common.")}
+    return found.union(*map(_shared, found))
 
 
 @cache

@@ -31,7 +31,8 @@ from torch import Tensor, nn
 
 from anabranch.bench.fit import minibatches
 from anabranch.claims import Claim, Measurements, Rule
-from anabranch.claims._language import language_model, train
+from anabranch.claims.common.language import language_model
+from anabranch.claims.common.training import train
 from anabranch.compress import teach_memory, with_memory
 from anabranch.compress.distill_memory import divergence, filled, memory_weights
 from anabranch.compress.trunk import trunk_of

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from anabranch.bench.fit import cosine_with_warmup, minibatches, score
 from anabranch.claims import Claim, Measurements, Rule
-from anabranch.claims._language import language_model, train
+from anabranch.claims.common.language import language_model
+from anabranch.claims.common.training import train
 from anabranch.compress import DropMixers, FFNFusion, ffn_runs, least_needed_mixers
 from anabranch.compress.trunk import replace, trunk_of
 from anabranch.data.task import Task

@@ -6,6 +6,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from anabranch.nn.attention.base import MultiHead
+from anabranch.nn.attention.masking import masked_attention
 from anabranch.nn.mixing.base import Grid
 from anabranch.nn.streaming import State
 
@@ -44,12 +45,7 @@ class SoftmaxAttention(MultiHead):
         readable = mask[:, None, None, :]
         if self.causal:
             readable = readable & self.earlier(x.shape[1], x.device)
-        readable = readable.expand(-1, 1, x.shape[1], -1)
-        # A row with nothing to read would be 0 / 0: let it read the first token, and then forget what it read.
-        empty = ~readable.any(-1, keepdim=True)
-        first = torch.arange(context.shape[1], device=x.device) == 0
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=readable | (empty & first))
-        return self.project(mixed.masked_fill(empty, 0))
+        return self.project(masked_attention(query, key, value, readable))
 
     def weights(
         self, x: Float[Tensor, "batch time dim"], context: Float[Tensor, "batch source dim"] | None = None

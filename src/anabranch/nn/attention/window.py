@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from anabranch.nn.attention.masking import masked_attention
+
 
 def window_attention(
     query: Float[Tensor, "batch heads time key"],
@@ -33,9 +35,9 @@ def window_attention(
     if new == 1 or total <= 2 * window + sinks:
         place = torch.arange(total, device=query.device)
         now = place[total - new :, None]
-        readable = (place <= now) & ((place > now - window) | (place < sinks))
+        readable = ((place <= now) & ((place > now - window) | (place < sinks)))[None, None]
         readable = readable if exists is None else readable & exists[:, None, None]
-        return _attend(query, key, value, readable)
+        return masked_attention(query, key, value, readable)
     return _in_blocks(query, key, value, window, sinks, exists)
 
 
@@ -48,8 +50,7 @@ def _in_blocks(
     query: Tensor, key: Tensor, value: Tensor, window: int, sinks: int, exists: Tensor | None
 ) -> Float[Tensor, "batch heads time value"]:
     """A block of ``window`` queries reads the keys of its own places and of the block before, and the sinks."""
-    batch, heads, new, _ = query.shape
-    total = key.shape[2]
+    new, total = query.shape[2], key.shape[2]
     blocks = -(-new // window)
     start = total - new - window  # place of the first key that the first block may read
 
@@ -64,16 +65,9 @@ def _in_blocks(
     place = block + torch.arange(start, start + 2 * window, device=query.device)
     near = (place >= 0) & (place <= now) & (place > now - window)
     first = torch.arange(sinks, device=query.device) <= now - window  # a newer one is read as part of the window
-    readable = torch.cat([first, near], -1)[None]
+    readable = torch.cat([first, near], -1)[None, None]
     if exists is not None:
-        readable = readable & near_and_first(exists[:, None, :, None])[:, 0].mT
-        readable = readable.repeat_interleave(heads, 0)
+        readable = readable & near_and_first(exists[:, None, :, None]).mT
     query = F.pad(query, (0, 0, 0, blocks * window - new)).unflatten(2, (blocks, window))
-    key, value = near_and_first(key), near_and_first(value)
-    mixed = _attend(query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1), readable)
-    return mixed.unflatten(0, (batch, heads)).flatten(2, 3)[:, :, :new]
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor, readable: Tensor) -> Tensor:
-    empty = ~readable.any(-1, keepdim=True)  # nothing to read would be 0 / 0
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=readable | empty).masked_fill(empty, 0)
+    mixed = masked_attention(query, near_and_first(key), near_and_first(value), readable)
+    return mixed.flatten(2, 3)[:, :, :new]

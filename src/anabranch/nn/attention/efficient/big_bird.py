@@ -9,7 +9,7 @@ from torch import Tensor
 
 from anabranch.nn.attention.base import MultiHead
 from anabranch.nn.attention.efficient.segments import default_size, existing
-from anabranch.nn.attention.masking import masked_softmax
+from anabranch.nn.attention.masking import masked_attention, masked_softmax
 from anabranch.nn.mixing.base import Grid
 from anabranch.spaces import Choice, Space
 
@@ -70,7 +70,7 @@ class BigBird(MultiHead):
         if x.shape[1] != self.length:
             raise ValueError(f"BigBird was built for {self.length} tokens; got {x.shape[1]}")
         query, key, value = self.read(x, x)
-        query, exists = query * self.head_dim**-0.5, existing(mask, x)
+        exists = existing(mask, x)
         blocks = len(self.table)
         missing = blocks * self.block - self.length
 
@@ -80,8 +80,8 @@ class BigBird(MultiHead):
 
         there = gathered(exists[:, None, :, None])[..., 0] & (self.table >= 0).repeat_interleave(self.block, 1)
         cut = F.pad(query, (0, 0, 0, missing)).unflatten(2, (-1, self.block))
-        mixed = masked_softmax(cut @ gathered(key).mT, there[..., None, :]) @ gathered(value)
-        first = masked_softmax(query[:, :, : self.block] @ key.mT, exists[:, None, None]) @ value
+        mixed = masked_attention(cut, gathered(key), gathered(value), there[..., None, :])
+        first = masked_attention(query[:, :, : self.block], key, value, exists[:, None, None])
         return self.project(torch.cat([first, mixed.flatten(2, 3)[:, :, self.block : self.length]], 2))
 
     def readable(self) -> Bool[Tensor, "time time"]:

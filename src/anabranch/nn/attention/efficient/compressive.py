@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from anabranch.nn.attention.base import MultiHead
 from anabranch.nn.attention.efficient.segments import default_size, existing
-from anabranch.nn.attention.masking import masked_softmax
+from anabranch.nn.attention.masking import masked_attention
 from anabranch.nn.mixing.base import Grid
 from anabranch.spaces import Choice, Space
 
@@ -85,9 +85,9 @@ class Compressive(MultiHead):
         r, c = torch.arange(size, device=x.device)[:, None], torch.arange(size, device=x.device)
         own = (c <= r) & there.mT
         others = torch.cat([before(there, 1), old(old_there)], -2).mT.expand(*own.shape[:-1], -1)
-        scores = query @ torch.cat([key, before(key, 1), old(old_key)], -2).mT * self.head_dim**-0.5
-        weights = masked_softmax(scores, torch.cat([own, others], -1))
-        mixed = weights @ torch.cat([value, before(value, 1), old(old_value)], -2)
+        key = torch.cat([key, before(key, 1), old(old_key)], -2)
+        value = torch.cat([value, before(value, 1), old(old_value)], -2)
+        mixed = masked_attention(query, key, value, torch.cat([own, others], -1))
         return self.project(mixed.flatten(2, 3)[:, :, :n])
 
     def cost(self, n: int) -> int:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from anabranch.nn.attention.base import MultiHead
 from anabranch.nn.attention.efficient.segments import default_size, existing
-from anabranch.nn.attention.masking import masked_softmax
+from anabranch.nn.attention.masking import masked_attention
 from anabranch.nn.mixing.base import Grid
 from anabranch.spaces import Choice, Space
 
@@ -78,18 +78,16 @@ class Longformer(MultiHead):
         place = torch.arange(n, device=x.device)
         local = self.blocks((exists & (place >= count))[:, None, :, None])  # global ones are read by themselves
         r, c = torch.arange(self.window, device=x.device)[:, None], torch.arange(3 * self.window, device=x.device)
-        readable = self.with_neighbours(local).mT & (c >= r) & (c <= r + 2 * self.window)
-        query = query * self.head_dim**-0.5
-        scores = [self.blocks(query) @ self.with_neighbours(self.blocks(key)).mT]
-        allowed = [readable.expand(len(x), self.heads, -1, -1, -1, -1)]
-        if count:
-            scores.append(self.blocks(query @ key[:, :, :count].mT))
-            allowed.append(exists[:, None, None, None, None, :count].expand(*scores[0].shape[:-1], -1))
-        weights = masked_softmax(torch.cat(scores, -1), torch.cat(allowed, -1))
-        near, rest = weights.split([3 * self.window, count], -1)
-        mixed = near @ self.with_neighbours(self.blocks(value))
-        if count:
-            mixed = mixed + torch.einsum("bhrqwg,bhgd->bhrqwd", rest, value[:, :, :count])
+        near = self.with_neighbours(local).mT & (c >= r) & (c <= r + 2 * self.window)
+        first = exists[:, None, None, None, None, :count].expand(*near.shape[:-1], -1)
+
+        def read_by_blocks(part: Tensor) -> Tensor:
+            near = self.with_neighbours(self.blocks(part))
+            return torch.cat([part[:, :, None, None, :count].expand(*near.shape[:4], -1, -1), near], -2)
+
+        mixed = masked_attention(
+            self.blocks(query), read_by_blocks(key), read_by_blocks(value), torch.cat([first, near], -1)
+        )
         mixed = mixed.flatten(3, 4).transpose(2, 3).flatten(2, 3)[:, :, :n]
         if count:
             mixed = torch.cat([self.read_all(x, count, exists), mixed[:, :, count:]], 2)
@@ -100,8 +98,7 @@ class Longformer(MultiHead):
     ) -> Float[Tensor, "batch heads count head_dim"]:
         """What the global tokens read."""
         key, value = map(self.split, self.global_key_value(x).chunk(2, dim=-1))
-        scores = self.split(self.global_query(x[:, :count])) @ key.mT * self.head_dim**-0.5
-        return masked_softmax(scores, exists[:, None, None]) @ value
+        return masked_attention(self.split(self.global_query(x[:, :count])), key, value, exists[:, None, None])
 
     def cost(self, n: int) -> int:
         padded, count = n + -n % (self.dilation * self.window), min(self.globals, n)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from anabranch.nn.attention.base import MultiHead, Projected
 from anabranch.nn.attention.efficient.segments import existing
-from anabranch.nn.attention.masking import masked_softmax
+from anabranch.nn.attention.masking import masked_attention
 from anabranch.nn.mixing.base import Grid
 from anabranch.spaces import Choice, Space
 
@@ -99,8 +99,7 @@ class Routing(MultiHead):
             return part[:, :, None].expand(-1, -1, self.clusters, -1, -1).gather(3, index)
 
         there = taken(exists[:, None, :, None].expand(-1, self.heads, -1, -1), keys)
-        scores = taken(query, queries) @ taken(key, keys).mT * self.head_dim**-0.5
-        mixed = masked_softmax(scores, there.mT) @ taken(value, keys)
+        mixed = masked_attention(taken(query, queries), taken(key, keys), taken(value, keys), there.mT)
         index = queries.flatten(2)
         summed = torch.zeros_like(query, dtype=mixed.dtype).scatter_add(
             2, index[..., None].expand(-1, -1, -1, self.head_dim), mixed.flatten(2, 3)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from anabranch.kernels import sinkhorn_log
 from anabranch.nn.attention.base import MultiHead
 from anabranch.nn.attention.efficient.segments import default_size, existing
-from anabranch.nn.attention.masking import masked_softmax
+from anabranch.nn.attention.masking import masked_attention
 from anabranch.nn.mixing.base import Grid
 from anabranch.spaces import Choice, Space
 
@@ -89,8 +89,8 @@ class SortedBlocks(MultiHead):
         query, key, value = (blocks(part) for part in self.read(x, x))
         arrived = torch.einsum("bhqk,bkp->bhqp", permutation, there.expand(len(x), -1, -1).to(x.dtype)) > 0
         readable = torch.cat([there[:, None].expand_as(arrived), arrived], -1)
-        scores = query @ torch.cat([key, sort(key)], 3).mT * self.head_dim**-0.5
-        mixed = masked_softmax(scores, readable[..., None, :]) @ torch.cat([value, sort(value)], 3)
+        key, value = (torch.cat([part, sort(part)], 3) for part in (key, value))
+        mixed = masked_attention(query, key, value, readable[..., None, :])
         return self.project(mixed.flatten(2, 3)[:, :, : self.length])
 
     def cost(self, n: int) -> int:
