@@ -152,7 +152,7 @@ def test_scores_are_their_formulas():
             p["deep"].v[h, :, 0]
             @ F.gelu(
                 p["deep"].U[h].T @ F.gelu(p["deep"].W[h].T @ torch.cat([q, k]) + p["deep"].b[h, 0])
-                + p["deep"].c[h, 0, 0]
+                + p["deep"].c[h, :, 0, 0]
             )
         ),
         "feature": lambda h, q, k: p["feature"].v[h, :, 0] @ (p["feature"].W[h].T @ k + p["feature"].b[h, 0]).tanh(),

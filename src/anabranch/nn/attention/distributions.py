@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from anabranch.errors import unknown
+from anabranch.nn.attention.masking import masked_softmax
 
 Distribution = Callable[[Tensor, Tensor | None], Tensor]
 
@@ -19,10 +20,7 @@ def softmax(
     scores: Float[Tensor, "*rows source"], readable: Bool[Tensor, "..."] | None = None
 ) -> Float[Tensor, "*rows source"]:
     """``exp(s_j) / sum_i exp(s_i)``: every weight is positive."""
-    if readable is None:
-        return scores.softmax(-1)
-    hidden = scores.masked_fill(~readable, torch.finfo(scores.dtype).min)
-    return hidden.softmax(-1).masked_fill(~readable, 0)
+    return scores.softmax(-1) if readable is None else masked_softmax(scores, readable)
 
 
 def sigmoid(

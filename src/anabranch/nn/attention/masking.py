@@ -15,8 +15,8 @@ def masked_softmax(
         scores: anything finite.
         readable: True for what counts; broadcast to the scores.
     """
-    weights = scores.masked_fill(~readable, torch.finfo(scores.dtype).min).softmax(-1)
-    return weights.masked_fill(~readable.any(-1, keepdim=True), 0)
+    weights = scores.where(readable, torch.finfo(scores.dtype).min).softmax(-1)
+    return weights.where(readable.any(-1, keepdim=True), 0)
 
 
 def masked_attention(

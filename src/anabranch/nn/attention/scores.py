@@ -116,6 +116,20 @@ class Kernel(Score):
         return elu_plus_one(query) @ elu_plus_one(key).mT
 
 
+def of_pairs(
+    query: Float[Tensor, "batch heads time dim"], key: Float[Tensor, "batch heads source dim"]
+) -> Float[Tensor, "batch heads dim time source"]:
+    """The sum for every pair of a query and a key."""
+    return query.mT[..., None] + key.mT[..., None, :]
+
+
+def times(
+    weight: Float[Tensor, "heads dim out"], pairs: Float[Tensor, "batch heads dim time source"]
+) -> Float[Tensor, "batch heads out time source"]:
+    """Every head's matrix, for every pair."""
+    return (weight.mT @ pairs.flatten(3)).unflatten(-1, pairs.shape[3:])
+
+
 class Additive(Score):
     """``v^T tanh(W1 q + W2 k + b)``"""
 
@@ -127,15 +141,18 @@ class Additive(Score):
         self.b = nn.Parameter(torch.zeros(heads, 1, dim))
         self.v = self.weight(dim, outs)
 
-    def hidden(self, query: Tensor, key: Tensor) -> Float[Tensor, "batch heads time source dim"]:
-        """``W1 q + W2 k + b`` of every pair: each product is formed once, not once a pair."""
-        return (query @ self.W1 + self.b)[:, :, :, None] + (key @ self.W2)[:, :, None]
+    def hidden(self, query: Tensor, key: Tensor) -> Float[Tensor, "batch heads dim time source"]:
+        """``W1 q + W2 k + b`` of every pair: each product is formed once, not once a pair.
+
+        The pairs come last, so that what follows is few large products whose results lie as the weights do.
+        """
+        return of_pairs(query @ self.W1 + self.b, key @ self.W2)
 
     def forward(self, query: Tensor, key: Tensor) -> Tensor:
         return self.readout(self.hidden(query, key).tanh())
 
-    def readout(self, hidden: Float[Tensor, "batch heads time source dim"]) -> Tensor:
-        return (hidden @ self.v[:, None]).movedim(-1, 2).flatten(1, 2)
+    def readout(self, hidden: Float[Tensor, "batch heads dim time source"]) -> Tensor:
+        return times(self.v, hidden).flatten(1, 2)
 
     def cost(self, time: int, source: int) -> int:
         return self.heads * self.dim * ((time + source) * self.dim + time * source * self.outs)
@@ -149,9 +166,9 @@ class Concat(Additive):
         del self.W1, self.W2
         self.W = self.weight(2 * dim, dim)
 
-    def hidden(self, query: Tensor, key: Tensor) -> Float[Tensor, "batch heads time source dim"]:
+    def hidden(self, query: Tensor, key: Tensor) -> Float[Tensor, "batch heads dim time source"]:
         W1, W2 = self.W.chunk(2, dim=1)
-        return (query @ W1 + self.b)[:, :, :, None] + (key @ W2)[:, :, None]
+        return of_pairs(query @ W1 + self.b, key @ W2)
 
 
 class Deep(Concat):
@@ -160,10 +177,10 @@ class Deep(Concat):
     def __init__(self, dim: int, *, heads: int = 1, outs: int = 1, length: int | None = None):
         super().__init__(dim, heads=heads, outs=outs)
         self.U = self.weight(dim, dim)
-        self.c = nn.Parameter(torch.zeros(heads, 1, 1, dim))
+        self.c = nn.Parameter(torch.zeros(heads, dim, 1, 1))
 
     def forward(self, query: Tensor, key: Tensor) -> Tensor:
-        return self.readout(F.gelu(F.gelu(self.hidden(query, key)) @ self.U[:, None] + self.c))
+        return self.readout(F.gelu(times(self.U, F.gelu(self.hidden(query, key))) + self.c))
 
     def cost(self, time: int, source: int) -> int:
         return super().cost(time, source) + self.heads * time * source * self.dim**2
