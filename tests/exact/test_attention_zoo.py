@@ -441,3 +441,9 @@ def test_unknown_choices_name_the_nearest():
         attend(window=0)
     with pytest.raises(ValueError, match="at least 1 token"):
         HierarchicalPool(DIM, sentence=0)
+
+
+def test_softmax_gives_no_weight_to_what_is_hidden_even_beside_scores_that_overflowed():
+    scores = torch.tensor([[-torch.inf, 5.0], [-65500.0, 5.0]], dtype=torch.float16)
+    weights = DISTRIBUTIONS["softmax"](scores, torch.tensor([True, False]))
+    assert (weights[:, 1] == 0).all()

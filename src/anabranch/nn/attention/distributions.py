@@ -20,7 +20,10 @@ def softmax(
     scores: Float[Tensor, "*rows source"], readable: Bool[Tensor, "..."] | None = None
 ) -> Float[Tensor, "*rows source"]:
     """``exp(s_j) / sum_i exp(s_i)``: every weight is positive."""
-    return scores.softmax(-1) if readable is None else masked_softmax(scores, readable)
+    if readable is None:
+        return scores.softmax(-1)
+    # Half precision can turn a score into -inf, below which nothing can be hidden: weights are zero there whatever happens.
+    return masked_softmax(scores, readable).where(readable, 0)
 
 
 def sigmoid(
