@@ -67,6 +67,7 @@ def test_a_race_on_a_table_ends_with_a_leaderboard_and_a_file():
         "gradient-boosting",
         "nearest-neighbours",
         "logistic-regression",
+        "majority-class",
     }
     for row in results.rows:
         assert row.metric is not None and 0.2 < row.metric <= 1 and len(row.by_seed) == 3

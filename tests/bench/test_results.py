@@ -74,3 +74,36 @@ def test_the_verdict_says_when_no_network_is_needed():
     results = Results("r", "t", "accuracy", True, rows, {}, [])
     assert results.verdict() == "knn leads. The best network is net: for accuracy alone no network is needed here."
     assert Results("r", "t", "accuracy", True, [], {}, []).verdict() == "No contender finished."
+
+
+def raced(**accuracies: float) -> Results:
+    """A race of networks with these accuracies, the same samples right in all, and of the commonest class: half right."""
+    samples = {name: np.tile(np.arange(200) < share * 200, (3, 1)).astype(float) for name, share in accuracies.items()}
+    kinds = {name: "constant" if name == "common" else "classical" if name == "knn" else "network" for name in samples}
+    rows = leaderboard(ACCURACY, {name: (kinds[name], runs(scores)) for name, scores in samples.items()}, 3)
+    return Results("r", "t", "accuracy", True, rows, {}, [])
+
+
+def test_networks_that_are_no_better_than_a_constant_have_not_learned_and_the_verdict_says_so():
+    results = raced(common=0.5, knn=0.55, a=0.5, b=0.45)
+    assert {row.contender: row.blind for row in results.rows} == {"knn": False, "common": False, "a": True, "b": True}
+    assert results.verdict() == (
+        "knn leads. No network is told apart from common, which says the same whatever it is given: "
+        "within this budget none has learned what these data could show."
+    )
+
+
+def test_the_verdict_names_the_networks_that_have_not_learned():
+    results = raced(common=0.5, a=0.8, b=0.5)
+    assert [row.contender for row in results.rows if row.blind] == ["b"]
+    assert results.verdict() == "a leads. Not told apart from common, which says the same whatever it is given: b."
+    assert raced(common=0.5, a=0.8, b=0.7).verdict() == "a leads."
+    assert not any(row.blind for row in raced(a=0.5, b=0.4).rows)  # nothing to compare them with
+
+
+def test_less_is_better_than_a_constant_too_where_less_is_better():
+    few, many = np.full((3, 50), 0.2), np.full((3, 50), 0.8)
+    rows = leaderboard(rmse(1.0), {"net": ("network", runs(few)), "mean": ("constant", runs(many))}, 3)
+    assert not rows[0].blind
+    rows = leaderboard(rmse(1.0), {"net": ("network", runs(many)), "mean": ("constant", runs(few))}, 3)
+    assert rows[1].blind

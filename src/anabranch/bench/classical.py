@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -32,11 +33,15 @@ class Fitted(Protocol):
 
 @dataclass(frozen=True)
 class Classical:
-    """A model that needs no network: what it is called, what of it is tuned, and how it is fitted."""
+    """A model that needs no network: what it is called, what of it is tuned, and how it is fitted.
+
+    A ``constant`` one says the same whatever it is given: who is no better has learned nothing from the inputs.
+    """
 
     name: str
     space: Space
     fit: Callable[[Task, dict[str, Any], int], Fitted]
+    constant: bool = False
 
 
 def whole(split: Split) -> Batch:
@@ -188,7 +193,15 @@ def _estimators(task: Task) -> list[Classical]:
         strongest,
         Classical("nearest-neighbours", _NEIGHBOURS, fit_neighbours),
         Classical("logistic-regression" if classify else "ridge", {"penalty": _PENALTY}, fit_linear),
+        _constant(task),
     ]
+
+
+def _constant(task: Task) -> Classical:
+    """The commonest class of the training samples, or the mean of their targets."""
+    if task.goal == "classify":
+        return Classical("majority-class", {}, lambda task, *_: _Estimator(task, DummyClassifier()), constant=True)
+    return Classical("mean", {}, lambda task, *_: _Estimator(task, DummyRegressor()), constant=True)
 
 
 def _forecasters(task: Task) -> list[Classical]:
@@ -209,16 +222,20 @@ def _forecasters(task: Task) -> list[Classical]:
 
 
 def classical_models(task: Task) -> dict[str, Classical]:
-    """The classical models that can do a task, by name."""
+    """The classical models that can do a task, by name; the constant one, where there is one, is the last."""
     if task.goal == "forecast":
         models = _forecasters(task)
     elif task.goal == "continue":
         models = [
-            Classical("n-gram", {"order": Choice(5, 3, 4, 6, 2)}, lambda task, setting, _: _ByteModel(task, **setting))
+            Classical("n-gram", {"order": Choice(5, 3, 4, 6, 2)}, lambda task, setting, _: _ByteModel(task, **setting)),
+            Classical("byte-frequencies", {}, lambda task, *_: _ByteModel(task, order=0), constant=True),
         ]
     elif task.kind == "bytes":
         space: Space = {"order": Choice(5, 1, 2, 3, 7), "alpha": Range(0.01, 3.0, 0.3, log=True)}
-        models = [Classical("naive-bayes", space, lambda task, setting, _: _TextClassifier(task, **setting))]
+        models = [
+            Classical("naive-bayes", space, lambda task, setting, _: _TextClassifier(task, **setting)),
+            _constant(task),
+        ]
     else:
         models = _estimators(task)
     return {model.name: model for model in models}

@@ -89,7 +89,7 @@ class Estimator:
 
     name: str
     space: Space
-    kind = "classical"
+    kind: str = "classical"
 
     def fit(self, task: Task, setting: Mapping[str, Any], seed: int) -> Fitted:
         return classical_models(task)[self.name].fit(task, dict(setting), seed)
@@ -157,7 +157,11 @@ def estimators(task: Task, wanted: Sequence[str] | None) -> list[Estimator]:
     for name in wanted or ():
         if name not in models:
             raise unknown("classical model", name, models)
-    return [Estimator(name, model.space) for name, model in models.items() if wanted is None or name in wanted]
+    return [
+        Estimator(name, model.space, "constant" if model.constant else "classical")
+        for name, model in models.items()
+        if wanted is None or name in wanted
+    ]
 
 
 def default_roster(task: Task) -> dict[str, list[Filler]]:

@@ -18,11 +18,12 @@ class Row:
     """One contender's line on the leaderboard. Figures are means over the seeds; None where there is none."""
 
     contender: str
-    kind: str  # "network" or "classical"
+    kind: str  # "network", "classical", or "constant": says the same whatever it is given
     metric: float | None = None
     interval: tuple[float, float] | None = None  # 95 %
     behind: tuple[float, float] | None = None  # 95 % interval of how much worse than the leader; paired
     tied: bool = False  # the interval of the difference from the leader includes zero
+    blind: bool = False  # a network that is not told apart from the constant contender: it has learned nothing
     parameters: int | None = None
     flops: int | None = None  # one sample, forward
     train_seconds: float | None = None
@@ -60,9 +61,19 @@ class Results:
         said = f"{leader.contender} leads"
         if tied := [row.contender for row in self.rows if row.tied]:
             said += f"; not told apart from it by this data: {', '.join(tied)}"
-        best = next((row for row in self.rows if row.kind == "network" and row.metric is not None), None)
-        if leader.kind == "classical" and best is not None:
-            said += f". The best network is {best.contender}: for {self.metric} alone no network is needed here"
+        networks = [row for row in self.rows if row.kind == "network" and row.metric is not None]
+        constant = next((row.contender for row in self.rows if row.kind == "constant"), None)
+        blind = [row.contender for row in networks if row.blind]
+        if blind and len(blind) == len(networks):
+            return (
+                f"{said}. No network is told apart from {constant}, which says the same whatever it is given: "
+                "within this budget none has learned what these data could show."
+            )
+        if leader.kind != "network" and networks:
+            best = networks[0].contender
+            said += f". The best network is {best}: for {self.metric} alone no network is needed here"
+        if blind:
+            said += f". Not told apart from {constant}, which says the same whatever it is given: {', '.join(blind)}"
         return said + "."
 
     def to_json(self) -> dict[str, Any]:
@@ -116,12 +127,15 @@ def _intervals(metric: Metric, rows: dict[str, Row], samples: dict[str, NDArray[
     draws = {name: _resampled(metric, scores) for name, scores in samples.items()}
     best = max if metric.higher_is_better else min
     leader = best(draws, key=lambda name: rows[name].metric or 0.0)
+    sign = 1 if metric.higher_is_better else -1
+    constant = next((draws[name] for name in draws if rows[name].kind == "constant"), None)
     for name, drawn in draws.items():
         rows[name].interval = _percentiles(drawn)
         if name != leader:
-            worse = (draws[leader] - drawn) * (1 if metric.higher_is_better else -1)
-            low, high = _percentiles(worse)
+            low, high = _percentiles(sign * (draws[leader] - drawn))
             rows[name].behind, rows[name].tied = (low, high), low <= 0.0
+        if rows[name].kind == "network" and constant is not None:
+            rows[name].blind = _percentiles(sign * (drawn - constant))[0] <= 0.0
 
 
 def _resampled(metric: Metric, scores: NDArray[np.float64]) -> NDArray[np.float64]:
