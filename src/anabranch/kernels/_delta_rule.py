@@ -72,10 +72,17 @@ def gated_delta_step(
     dtype = value.dtype
     query, key, value, beta, log_decay, state = _exact(query, key, value, beta, log_decay, state)
     with torch.autocast(query.device.type, enabled=False):
-        state = log_decay.exp()[..., None, None] * state
-        held = (state @ key[..., None])[..., 0]
-        state = state + (beta[..., None] * (value - held))[..., None] * key[..., None, :]
-        return (state @ query[..., None])[..., 0].to(dtype), state
+        read, state = _frame(query, key, value, beta, log_decay, state, overwriting=True)
+        return read.to(dtype), state
+
+
+def _frame(
+    query: Tensor, key: Tensor, value: Tensor, beta: Tensor, log_decay: Tensor, H: Tensor, *, overwriting: bool
+) -> tuple[Tensor, Tensor]:
+    H = log_decay.exp()[..., None, None] * H
+    new = value - (H @ key[..., None])[..., 0] if overwriting else value
+    H = torch.addcmul(H, (beta[..., None] * new)[..., None], key[..., None, :])
+    return (H @ query[..., None])[..., 0], H
 
 
 class _Chunks(NamedTuple):
@@ -138,6 +145,10 @@ def _run(
     if time == 0:
         return value.new_zeros(value.shape, dtype=dtype), H
     with torch.autocast(query.device.type, enabled=False):
+        if time == 1:  # while streaming; chunks would cost more than the work
+            frames = (query[..., 0, :], key[..., 0, :], value[..., 0, :], beta[..., 0], log_decay[..., 0])
+            read, H = _frame(*frames, H, overwriting=solver is _overwriting)
+            return read[..., None, :].to(dtype), H
         read, H = solver(_chunks(query, key, value, beta, log_decay, min(chunk, time)), H)
         return torch.stack(read, dim=-3).flatten(-3, -2)[..., :time, :].to(dtype), H
 

@@ -187,16 +187,20 @@ class HippocampalAttention(MultiHead):
         new = {"key": key, "value": value, "beta": gates.beta, "log_decay": gates.log_decay}
         cache = {name: torch.cat([held, new[name]], 2) for name, held in state.items() if name != "memory"}
         key, value, memory = cache["key"], cache["value"], state["memory"]
-        mixed = window_attention(query, key, value, window=self.window, sinks=self.sinks)
+        remembered = None
         if key.shape[2] > self.kept:
-            # What stands between the first and the newest tokens has been written already, and is no longer held.
+            # What stands between the first and the newest tokens is written now, and no longer held.
             written = gates._replace(beta=cache["beta"], log_decay=cache.get("log_decay", 0 * cache["beta"]))
             remembered, memory = self.remember(query, key, value, written, memory)
-            mixed = mixed + remembered
             cache = {
                 name: torch.cat([part[:, :, : self.sinks], part[:, :, -self.window :]], 2)
                 for name, part in cache.items()
             }
+        if x.shape[1] == 1:  # one token reads what is held, and nothing else
+            key, value = cache["key"], cache["value"]
+        mixed = window_attention(query, key, value, window=self.window, sinks=self.sinks)
+        if remembered is not None:
+            mixed = mixed + remembered
         return self.project(mixed), {**cache, "memory": memory}
 
     def cost(self, n: int) -> int:
